@@ -1,0 +1,146 @@
+"""What a run was asked to do: written to ``config.yaml``, compared on resume, enough to run it again."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from longtail import __version__
+from longtail.errors import LongtailError
+
+CONFIG_NAME = "config.yaml"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The request behind a run. Two runs with equal configurations (and equal runtime) have equal results.
+
+    Attributes:
+        dataset: Name of the data set.
+        method: Method with modifiers, such as ``ldam+drw``.
+        imbalance: Imbalance factor of the training subset.
+        profile: ``exp`` or ``step``.
+        subset_seed: Seed of the choice of images.
+        dev_per_class: Images per class held out as a development set.
+        protocol: ``common``, ``published`` or ``quick``.
+        seed: Training seed: initial weights, order, augmentation.
+        backbone: Name of the backbone.
+        budget: Epochs, batch size, optimiser and schedule.
+        options: The method's options that were given.
+        precision: As asked: ``auto``, ``bf16`` or ``fp32``.
+        eval_every: Epochs between evaluations on the test set (for the record only; nothing is chosen by them).
+    """
+
+    dataset: str
+    method: str
+    imbalance: float
+    profile: str
+    subset_seed: int
+    dev_per_class: int
+    protocol: str
+    seed: int
+    backbone: str
+    budget: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    precision: str = "auto"
+    eval_every: int = 10
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """Return what differs, one ``name: ours, theirs`` each."""
+        mine, theirs = _flat(asdict(self)), _flat(asdict(other))
+        return [
+            f"{key} {mine.get(key)!r} here, {theirs.get(key)!r} there"
+            for key in dict.fromkeys([*mine, *theirs])
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(value)
+        else:
+            flat[key] = value
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+
+
+def provenance() -> dict[str, Any]:
+    """Return the versions, the commit and the command of this process."""
+    import numpy
+    import torch
+
+    return {
+        "longtail": __version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "commit": _git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, or None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        answers = [
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    head, changes = answers
+    return f"{head}+changes" if changes else head
+
+
+def write_config(folder: Path, config: RunConfig, **more: Any) -> None:
+    """Write ``config.yaml``: the request and, beside it, what else is needed to understand and load the run."""
+    text = yaml.safe_dump({"run": _plain(asdict(config)), **_plain(more)}, sort_keys=False, allow_unicode=True)
+    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """Read ``config.yaml``.
+
+    Returns:
+        The request, and everything else in the file.
+
+    Raises:
+        LongtailError: There is no readable configuration.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        run = content.pop("run")
+        config = RunConfig(**{f.name: run[f.name] for f in fields(RunConfig)})
+    except FileNotFoundError:
+        raise LongtailError(f"{folder} is not a run folder: it has no {CONFIG_NAME}") from None
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise LongtailError(f"{path} cannot be read as a run's configuration: {error}") from error
+    return config, content

@@ -1,0 +1,102 @@
+"""Load a data set by name and cut its long tail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from longtail.data.cifar import read_cifar10, read_cifar100
+from longtail.data.digits import read_digits
+from longtail.data.fullset import FullSet
+from longtail.data.imageset import ImageSet, LongTailData
+from longtail.data.splits import Indices, dev_split, long_tail_counts, long_tail_indices, longtail_da_indices
+from longtail.errors import LongtailError, UsageError, unknown_name
+
+# Longtail_DA's own seeds; a caller's subset_seed is added, so that 0 gives the published split.
+_DEV_SEED, _DEV_SUBSET_SEED = 6, 42
+
+DATASETS: dict[str, Callable[[Path | None, bool], FullSet]] = {
+    "digits": lambda root, download: read_digits(),
+    "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
+}
+
+
+def load(
+    name: str,
+    *,
+    imbalance: float | None = None,
+    profile: str = "exp",
+    subset_seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+    dev_per_class: int = 0,
+    download: bool = False,
+) -> LongTailData:
+    """Load a data set and cut its training set to a long tail.
+
+    Without a dev set the subset is LDAM-DRW's (`long_tail_indices`); ``subset_seed=0`` is the one of the papers. With a
+    dev set both are Longtail_DA's (`dev_split`, then `longtail_da_indices` on the rest), again the published ones at
+    ``subset_seed=0``, and the largest class is smaller by the dev images.
+
+    Args:
+        name: ``"digits"``, ``"cifar10"`` or ``"cifar100"``.
+        imbalance: Largest over smallest class, at least 1; None takes the data set's default: digits 50, CIFAR 100.
+        profile: ``"exp"`` or ``"step"``; see `long_tail_counts`.
+        subset_seed: Which images survive; not the seed of the training.
+        root: Folder that holds the data sets; None takes ``LONGTAIL_DATA``, else ``./.data``.
+        dev_per_class: Images per class of a balanced dev set, taken out before the tail is cut; 0 for none.
+        download: Fetch the data set into ``root`` if it is not there.
+
+    Raises:
+        UsageError: An unknown name or profile, a seed out of range, or an imbalance or dev set that the classes cannot
+            give.
+        LongtailError: The data is missing, damaged, or cannot be downloaded.
+    """
+    if name not in DATASETS:
+        raise unknown_name("data set", name, DATASETS)
+    if not 0 <= subset_seed < 2**32 - _DEV_SUBSET_SEED:
+        raise UsageError(f"subset_seed must be a whole number from 0 to about 4 billion, got {subset_seed!r}")
+    if dev_per_class < 0:
+        raise UsageError(f"dev_per_class must not be negative, got {dev_per_class}", fix="0 means no dev set")
+    full = DATASETS[name](None if root is None else Path(root), download)
+    factor = full.default_imbalance if imbalance is None else imbalance
+    dev, kept = _choose(name, full, factor, profile, subset_seed, dev_per_class)
+    return LongTailData(
+        name=name,
+        train=full.train.subset(kept),
+        test=full.test,
+        class_names=full.class_names,
+        mean=full.mean,
+        std=full.std,
+        dev=dev,
+        train_indices=torch.from_numpy(kept),
+        imbalance=float(factor),
+        profile=profile,
+    )
+
+
+def _choose(
+    name: str, full: FullSet, imbalance: float, profile: str, seed: int, dev_per_class: int
+) -> tuple[ImageSet | None, Indices]:
+    """The dev set, if any, and the positions of the long-tailed training images."""
+    targets, num_classes = full.train.targets.numpy(), len(full.class_names)
+    available = np.bincount(targets, minlength=num_classes)
+    if available.min() == 0:
+        missing = int(available.argmin())
+        raise LongtailError(f"{name}: class {missing} ({full.class_names[missing]}) has no training image")
+    if not dev_per_class:
+        return None, long_tail_indices(targets, _counts(full, available, imbalance, profile), seed)
+    dev, rest = dev_split(targets, num_classes, dev_per_class, _DEV_SEED + seed)
+    counts = _counts(full, available - dev_per_class, imbalance, profile)
+    kept = longtail_da_indices(targets[rest], counts, _DEV_SUBSET_SEED + seed)
+    return full.train.subset(dev), rest[kept]
+
+
+def _counts(full: FullSet, available: np.ndarray, imbalance: float, profile: str) -> list[int]:
+    smallest = int(available.min())
+    n_max = smallest if full.n_max is None else min(full.n_max, smallest)
+    return long_tail_counts(n_max, len(available), imbalance, profile)

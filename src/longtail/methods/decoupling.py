@@ -1,0 +1,68 @@
+"""What the decoupled methods of Kang et al. (ICLR 2020) share: features first, then the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from longtail.losses import CrossEntropyLoss
+from longtail.methods.ce import ce
+from longtail.methods.supervised import SupervisedObjective
+from longtail.sampling import ClassBalancedSampling
+from longtail.training.budget import Context
+from longtail.training.recipe import SGD, Recipe, Schedule, Stage
+
+
+def features_first(context: Context, *stages: Stage) -> Recipe:
+    """Return cross-entropy training followed by the given classifier stages."""
+    recipe = ce(context)
+    return replace(recipe.with_stages(replace(recipe.stages[0], name="features"), *stages), first_stage_of="ce")
+
+
+def classifier_stage(
+    context: Context, new_head: Callable[[nn.Module], nn.Module], *, epochs: int | None, lr: float, cached: bool | None
+) -> Stage:
+    """Return the class-balanced training of a new head on frozen features.
+
+    Under ``published`` it is the schedule that the bag-of-tricks code runs on CIFAR: 30 epochs, lr x 0.1 after 10 and
+    20, warm-up 5, weight decay 5e-4, Nesterov, augmented images, and batch-norm statistics that keep moving under the
+    frozen backbone (the authors' code does so too). Otherwise the features are computed once, without augmentation,
+    and the head trains on them by a cosine: the same classifier within noise, in a second.
+
+    Args:
+        context: Class counts and budget.
+        new_head: Makes the head of this stage from the trained one.
+        epochs: Epochs; None: 30.
+        lr: Peak learning rate.
+        cached: Whether to train on cached features; None: everywhere but under ``published``.
+    """
+    if cached is None:
+        cached = context.protocol != "published"
+    epochs = 30 if epochs is None else epochs
+    if cached:
+        schedule = Schedule(epochs, "cosine", warmup=0, milestones=(), decay=())
+    else:
+        milestones = tuple(max(round(epochs * k / 3), 1) for k in (1, 2))
+        schedule = Schedule(epochs, "step", warmup=min(5, epochs - 1), milestones=milestones, decay=(0.1, 0.01))
+    return Stage(
+        name="classifier",
+        objective=SupervisedObjective(CrossEntropyLoss(context.class_counts)),
+        epochs=epochs,
+        augment=context.plain if cached else context.augment,
+        batch_size=context.budget.batch_size,
+        optimizer=SGD(lr=lr, weight_decay=5e-4, nesterov=True),
+        schedule=schedule,
+        sampling=(ClassBalancedSampling(),),
+        trainable="head",
+        batch_norm="eval" if cached else "train",
+        cached_features=cached,
+        new_head=new_head,
+    )
+
+
+def fitted_stage(context: Context, name: str, new_head: Callable[[nn.Module], nn.Module], **fields: object) -> Stage:
+    """Return a stage that replaces the head without training; ``fields`` may give ``fit``."""
+    stage = Stage(name=name, objective=None, epochs=0, augment=context.plain, batch_size=context.budget.batch_size)
+    return replace(stage, new_head=new_head, **fields)  # type: ignore[arg-type]

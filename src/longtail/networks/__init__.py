@@ -1,0 +1,32 @@
+"""Networks: backbones that turn images into features, heads that turn features into logits."""
+
+from longtail.networks.backbone import Backbone, pool
+from longtail.networks.cifar_resnet import BasicBlock, CifarResNet, stage
+from longtail.networks.heads import (
+    CosineHead,
+    LearnableScalingHead,
+    LinearHead,
+    NearestMeanHead,
+    TauNormHead,
+    linear_full_precision,
+)
+from longtail.networks.network import BACKBONES, Network, build_network
+from longtail.networks.small import SmallNet
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "BasicBlock",
+    "CifarResNet",
+    "CosineHead",
+    "LearnableScalingHead",
+    "LinearHead",
+    "NearestMeanHead",
+    "Network",
+    "SmallNet",
+    "TauNormHead",
+    "build_network",
+    "linear_full_precision",
+    "pool",
+    "stage",
+]

@@ -1,0 +1,134 @@
+"""A run on disk: its configuration, metrics and model."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from longtail.config import RunConfig, read_config
+from longtail.errors import LongtailError
+from longtail.networks import Network
+from longtail.session import Task, build_recipe, build_run_network, train
+from longtail.training.inference import predict_logits
+from longtail.training.recipe import enter_structure
+from longtail.training.runtime import Runtime
+
+__all__ = ["Run", "load", "train"]
+
+
+class Run:
+    """A finished or unfinished run folder.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        LongtailError: The folder holds no run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config: RunConfig
+        self.config, self._more = read_config(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, method={self.config.method!r}, dataset={self.config.dataset!r})"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its metrics."""
+        return (self.path / "metrics.json").exists()
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of ``metrics.json``.
+
+        Raises:
+            LongtailError: The run is not finished, or the file is damaged.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise LongtailError(
+                f"{self.path} is not finished: it has no metrics.json", fix=f"longtail train --resume --out {self.path}"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise LongtailError(f"{self.path / 'metrics.json'} cannot be read: {error}") from error
+        return content
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record per epoch."""
+        path = self.path / "history.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    @property
+    def task(self) -> Task:
+        """Class counts, class names, image shape and normalisation of the training data."""
+        return Task.from_plain(self._more["data"])
+
+    @cached_property
+    def _model(self) -> tuple[Network, nn.Module]:
+        recipe = build_recipe(self.config, self.task)
+        network = build_run_network(self.config, self.task, recipe)
+        for stage in recipe.stages:
+            enter_structure(network, stage)
+        path = self.path / "model.safetensors"
+        try:
+            network.load_state_dict(load_file(path))
+        except FileNotFoundError:
+            raise LongtailError(f"{self.path} has no model.safetensors: the run is not finished") from None
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise LongtailError(f"{path} is damaged or does not fit its configuration: {reason}") from error
+        return network.eval().to(memory_format=torch.channels_last), recipe.inference  # type: ignore[call-overload]
+
+    @property
+    def network(self) -> Network:
+        """The trained network, in evaluation mode on the CPU."""
+        return self._model[0]
+
+    def logits(self, images: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
+        """Return the test-time logits of images, (N, C), float32.
+
+        Args:
+            images: uint8, (N, channels, height, width), of the size that the run was trained on.
+
+        Raises:
+            ValueError: The images have another type or shape.
+        """
+        batch = torch.as_tensor(images)
+        expected = self.task.image_shape
+        if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != tuple(expected):
+            raise ValueError(
+                f"images are {batch.dtype} {tuple(batch.shape)}; expected uint8 (N, {', '.join(map(str, expected))})"
+            )
+        network, inference = self._model
+        plain = self.task.plain_transforms()
+        runtime = Runtime(threads=torch.get_num_threads())
+        return np.asarray(predict_logits(network, inference, batch, plain, runtime).numpy())
+
+    def predict(self, images: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
+        """Return the predicted class numbers of images, (N,), int64; see `logits` for the images."""
+        return np.asarray(self.logits(images).argmax(axis=1))
+
+    def predict_proba(self, images: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
+        """Return the class probabilities of images, (N, C), float32; see `logits` for the images."""
+        return np.asarray(torch.from_numpy(self.logits(images)).softmax(dim=1).numpy())
+
+
+def load(path: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        LongtailError: The folder holds no run.
+    """
+    return Run(path)

@@ -1,0 +1,55 @@
+"""Forward passes without training: logits of a set of images, features of the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from longtail.augment import Compose
+from longtail.networks import Network
+from longtail.training.runtime import Runtime
+
+_BATCH = 512
+
+
+@torch.no_grad()
+def _in_batches(images: Tensor, plain: Compose, runtime: Runtime, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    device = torch.device(runtime.device)
+    generator = torch.Generator(device)
+    outputs = []
+    with torch.compiler.set_stance("force_eager"):
+        for part in torch.split(images, _BATCH):
+            with runtime.autocast():
+                outputs.append(forward(plain(part.to(device), generator)).float())
+    return torch.cat(outputs)
+
+
+def predict_logits(network: Network, inference: nn.Module, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
+    """Return the test-time logits of images.
+
+    Args:
+        network: The network; evaluated in evaluation mode and left in the mode it had.
+        inference: The recipe's inference rule.
+        images: uint8, (N, C, H, W).
+        plain: Test-time transforms.
+        runtime: Device and precision.
+
+    Returns:
+        Logits, (N, C), float32, on the network's device.
+    """
+    was_training = network.training
+    network.eval()
+    logits = _in_batches(images, plain, runtime, lambda x: inference(network(x).float()))
+    network.train(was_training)
+    return logits
+
+
+def extract_features(network: Network, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
+    """Return the backbone's features of images, (N, d), float32, in evaluation mode."""
+    was_training = network.training
+    network.eval()
+    features = _in_batches(images, plain, runtime, network.features)
+    network.train(was_training)
+    return features

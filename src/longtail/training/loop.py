@@ -1,0 +1,326 @@
+"""The training loop: stages, epochs, steps; stops and resumes at any step with the same result."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from longtail.augment import Compose
+from longtail.errors import LongtailError
+from longtail.networks import Network
+from longtail.training.inference import extract_features
+from longtail.training.loader import StageLoader, step_seed
+from longtail.training.recipe import Recipe, Stage, enter_structure
+from longtail.training.runtime import Runtime
+from longtail.training.world import World
+from longtail.types import Batch, Progress
+
+
+class InterruptedRunError(LongtailError):
+    """The run was asked to stop; its state is on disk."""
+
+
+class DivergedError(LongtailError):
+    """The loss is not finite; the last good state is on disk."""
+
+
+class Reporter(Protocol):
+    """Hears what the loop does; the command line draws it."""
+
+    def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
+        """Hear that a stage begins."""
+
+    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
+        """Hear that a step was queued; ``images`` is the global batch."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Hear that an epoch ended, with its line of the history."""
+
+
+class SilentReporter:
+    """Says nothing."""
+
+    def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
+        """Ignore the stage."""
+
+    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
+        """Ignore the step."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Ignore the epoch."""
+
+
+@dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        stage: 0-based number of the stage.
+        epoch: 0-based epoch within the stage: the next to train, or the one under way.
+        step: Steps of that epoch that are done.
+        entered: Whether the stage's head and optimiser are in place.
+        loss_sum: Sum of the losses of the epoch's images so far.
+        epoch_seconds: Training time of the epoch so far.
+        seconds: Training time of all finished epochs, evaluation excluded.
+        images: Images trained on in finished epochs.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    entered: bool = False
+    loss_sum: float = 0.0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    images: int = 0
+
+
+class _HeadView(nn.Module):
+    """A network whose input is its own features: what cached-feature stages train."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.head = network.head
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(features)  # type: ignore[no-any-return]
+
+
+class _Step(nn.Module):
+    """Objective and network as one module, so that DistributedDataParallel averages the gradients of both."""
+
+    def __init__(self, objective: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+        self.network = network
+
+    def forward(self, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
+        return self.objective(self.network, batches, progress)  # type: ignore[no-any-return]
+
+
+class Training:
+    """A recipe being trained on a network.
+
+    Args:
+        recipe: What to train.
+        network: On the device of the runtime, channels_last.
+        images: Training images, uint8 (N, C, H, W), on the device.
+        targets: Classes, (N,), on the device.
+        plain: Test-time transforms, for features.
+        num_classes: Number of classes C.
+        seed: Training seed.
+        runtime: Settled device, precision, threads and compilation.
+        world: The processes of the run.
+        save: Called with the whole state after epochs and on a stop; decides itself how often it writes.
+        after_epoch: Called with (record, last) after every epoch; may add to the record (test accuracy) and keeps it.
+        should_stop: Asked after every step.
+        reporter: Hears the progress.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        images: Tensor,
+        targets: Tensor,
+        plain: Compose,
+        *,
+        num_classes: int,
+        seed: int,
+        runtime: Runtime,
+        world: World,
+        save: Callable[[Training, bool], None],
+        after_epoch: Callable[[dict[str, Any], bool], None],
+        should_stop: Callable[[], bool],
+        reporter: Reporter,
+    ) -> None:
+        self.recipe = recipe
+        self.network = network
+        self.runtime = runtime
+        self.world = world
+        self.position = Position()
+        self._images = images
+        self._targets = targets
+        self._plain = plain
+        self._num_classes = num_classes
+        self._seed = seed
+        self._save = save
+        self._after_epoch = after_epoch
+        self._should_stop = should_stop
+        self._reporter = reporter
+        self._objective: nn.Module | None = None
+        self._optimizer: torch.optim.SGD | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Return everything needed to go on from here: tensors and plain values only."""
+        return {
+            "position": asdict(self.position),
+            "network": self.network.state_dict(),
+            "objective": self._objective.state_dict() if self._objective is not None else {},
+            "optimizer": self._optimizer.state_dict() if self._optimizer is not None else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state: rebuild the heads of the stages entered so far, then load."""
+        self.position = Position(**state["position"])
+        entered = self.position.stage + self.position.entered
+        for stage in self.recipe.stages[:entered]:
+            enter_structure(self.network, stage)
+        self.network.load_state_dict(state["network"])
+        last = self.recipe.stages[min(self.position.stage, len(self.recipe.stages) - 1)]
+        previous = self.recipe.stages[entered - 1] if entered else last
+        if state["optimizer"] is None or previous.objective is None:
+            return
+        self._prepare(previous)
+        assert self._objective is not None
+        assert self._optimizer is not None
+        self._objective.load_state_dict(state["objective"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def run(self) -> None:
+        """Train from the current position to the end.
+
+        Raises:
+            InterruptedRunError: ``should_stop`` said so; the state was saved.
+            DivergedError: An epoch's loss is not finite.
+        """
+        stages = self.recipe.stages
+        while self.position.stage < len(stages):
+            stage = stages[self.position.stage]
+            self._reporter.stage(stage.name, self.position.stage, len(stages), stage.epochs)
+            if not self.position.entered:
+                self._enter(stage)
+            self._train(stage)
+            p = self.position
+            self.position = Position(stage=p.stage + 1, seconds=p.seconds, images=p.images)
+            self._save(self, True)
+
+    def _enter(self, stage: Stage) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step_seed(self._seed, self.position.stage, 0, 1))
+            enter_structure(self.network, stage)
+        self.network.to(self.runtime.device)
+        if stage.fit is not None:
+            features = extract_features(self.network, self._images, self._plain, self.runtime)
+            stage.fit(self.network.head, features, self._targets)
+        if stage.objective is not None:
+            self._prepare(stage)
+        self.position.entered = True
+
+    def _prepare(self, stage: Stage) -> None:
+        """Put the stage's objective, trainable parameters and optimiser in place."""
+        assert stage.objective is not None
+        self._objective = stage.objective.to(self.runtime.device)
+        self.network.backbone.requires_grad_(stage.trainable == "all")
+        if stage.continues and self._optimizer is not None:
+            return
+        parameters = [p for m in (self.network, self._objective) for p in m.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.SGD(
+            parameters,
+            lr=stage.optimizer.lr,
+            momentum=stage.optimizer.momentum,
+            weight_decay=stage.optimizer.weight_decay,
+            nesterov=stage.optimizer.nesterov,
+            fused=torch.device(self.runtime.device).type == "cuda" or None,
+        )
+
+    def _train(self, stage: Stage) -> None:
+        if stage.objective is None or stage.epochs == 0:
+            return
+        images, network = self._images, self.network
+        view: nn.Module = network
+        if stage.cached_features:
+            images = extract_features(network, self._images, self._plain, self.runtime)
+            view = _HeadView(network)
+        loader = StageLoader(
+            images,
+            self._targets,
+            stage,
+            number=self.position.stage,
+            num_classes=self._num_classes,
+            seed=self._seed,
+            world=self.world,
+        )
+        step = self._step_module(view)
+        while self.position.epoch < stage.epochs:
+            self._epoch(stage, loader, step)
+
+    def _step_module(self, view: nn.Module) -> nn.Module:
+        assert self._objective is not None
+        step: nn.Module = _Step(self._objective, view)
+        if self.world.size > 1:
+            step = DistributedDataParallel(step, broadcast_buffers=False)
+        return step
+
+    def _epoch(self, stage: Stage, loader: StageLoader, step: nn.Module) -> None:
+        p = self.position
+        assert self._optimizer is not None
+        lr = stage.optimizer.lr * stage.schedule.factor(stage.first_epoch + p.epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self.network.train()
+        self.network.backbone.train(stage.batch_norm == "train")
+        plan = loader.plan(p.epoch)
+        loss_sum = torch.tensor(p.loss_sum, dtype=torch.float64, device=self.runtime.device)
+        began = time.perf_counter() - p.epoch_seconds
+        while p.step < plan.steps:
+            size = min(stage.batch_size, plan.images - p.step * stage.batch_size)
+            loss_sum += self._one_step(stage, loader, step, plan) * size
+            p.step += 1
+            self._reporter.step(p.epoch, p.step, plan.steps, size)
+            if self._should_stop():
+                p.loss_sum, p.epoch_seconds = float(loss_sum), time.perf_counter() - began
+                self._stop()
+        loss = float(self.world.sum(loss_sum)) / self.world.size / plan.images
+        seconds = time.perf_counter() - began
+        self._end_epoch(stage, plan.images, loss, lr, seconds)
+
+    def _one_step(self, stage: Stage, loader: StageLoader, step: nn.Module, plan: Any) -> Tensor:
+        """Queue one optimiser step; return its loss, still on the device."""
+        p = self.position
+        assert self._optimizer is not None
+        torch.manual_seed(step_seed(self._seed, p.stage, 1 + p.epoch, p.step) + self.world.rank)
+        batches, weight = loader.batches(plan, p.epoch, p.step)
+        progress = Progress(stage.first_epoch + p.epoch, stage.schedule.epochs, p.step, plan.steps)
+        whole = len(batches[0]) * self.world.size == stage.batch_size
+        # A short last batch runs eagerly: one more compiled shape would cost more than it gains.
+        eager = torch.compiler.set_stance("force_eager") if self.runtime.compile and not whole else nullcontext()
+        with eager, self.runtime.autocast():
+            loss: Tensor = step(batches, progress) * weight
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _end_epoch(self, stage: Stage, images: int, loss: float, lr: float, seconds: float) -> None:
+        p = self.position
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss became {loss} in epoch {p.epoch + 1} of stage {stage.name!r} at learning rate {lr:g}",
+                fix="the last good state is kept; try a smaller --lr, more --warmup or --precision fp32",
+            )
+        p.epoch, p.step, p.loss_sum, p.epoch_seconds = p.epoch + 1, 0, 0.0, 0.0
+        p.seconds += seconds
+        p.images += images
+        record = {"stage": stage.name, "epoch": stage.first_epoch + p.epoch, "lr": lr, "loss": loss, "seconds": seconds}
+        record["images_per_second"] = images / seconds
+        is_last = p.epoch == stage.epochs and p.stage == len(self.recipe.stages) - 1
+        self._after_epoch(record, is_last)
+        self._reporter.epoch(record)
+        self._save(self, False)
+
+    def _stop(self) -> None:
+        if not math.isfinite(self.position.loss_sum):
+            raise DivergedError(
+                "the run was stopped after its loss had become infinite", fix="the last good state is kept"
+            )
+        self._save(self, True)
+        raise InterruptedRunError(f"stopped in stage {self.position.stage + 1}, epoch {self.position.epoch + 1}")

@@ -1,0 +1,164 @@
+"""What a method is: a network head, ordered stages and an inference rule.
+
+A published method is a function that returns a `Recipe`; a modifier is a function from recipe to recipe. Nothing here
+trains: the loop reads these records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from longtail.augment import Compose
+from longtail.networks import LinearHead, Network
+from longtail.sampling import InstanceSampling, Sampling
+from longtail.types import Batch, Progress
+
+
+class Objective(Protocol):
+    """What a stage minimises: an `nn.Module` called with (network, batches, progress), returning a scalar.
+
+    ``batches`` holds one `Batch` per index stream of the stage. Whatever an objective must remember (a teacher, a
+    queue, thresholds) is a submodule or a buffer of it, so that it is saved, restored and moved with the rest.
+    """
+
+    def __call__(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
+        """Return the scalar to minimise."""
+        ...
+
+
+class Mixing(Protocol):
+    """Mixes the images of a batch (mixup, CutMix ...); a frozen dataclass of `longtail.augment`."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the mixed batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent as the long-tail papers use it; weight decay acts on every parameter."""
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning-rate factor of each epoch: linear warm-up by epoch, then steps or a cosine.
+
+    Attributes:
+        epochs: Length of the span in epochs. Stages may share one span (deferred re-weighting continues the schedule
+            of the epochs before it); see `Stage.first_epoch`.
+        kind: ``"step"``: the factor is multiplied by ``decay[k]`` from epoch ``milestones[k]`` on; ``"cosine"``: half a
+            cosine from 1 towards 0, never reaching it, so that the last epoch still learns.
+        warmup: The first ``warmup`` epochs e = 1, 2, ... run at factor e / warmup (LDAM-DRW).
+        milestones: 0-based epochs at which the factor drops.
+        decay: Factor from each milestone on, relative to 1 (not cumulative).
+    """
+
+    epochs: int
+    kind: Literal["step", "cosine"] = "step"
+    warmup: int = 5
+    milestones: tuple[int, ...] = (160, 180)
+    decay: tuple[float, ...] = (1e-2, 1e-4)
+
+    def factor(self, epoch: int) -> float:
+        """Return the learning-rate factor of a 0-based epoch of the span."""
+        if epoch < self.warmup:
+            return (epoch + 1) / self.warmup
+        if self.kind == "cosine":
+            span = max(self.epochs - self.warmup, 1)
+            return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup) / span))
+        factor = 1.0
+        for milestone, decay in zip(self.milestones, self.decay, strict=True):
+            if epoch >= milestone:
+                factor = decay
+        return factor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A span of training with one sampling, one augmentation, one objective, one optimiser.
+
+    Attributes:
+        name: Shown in progress lines and the history.
+        objective: What is minimised; None for a stage that only replaces or fits the head (``epochs`` 0).
+        epochs: Epochs that this stage trains.
+        augment: Transforms from uint8 images to network input.
+        batch_size: Images per step and stream, over all processes.
+        optimizer: SGD settings; unused when ``continues``.
+        schedule: Learning-rate schedule; its span may be longer than the stage.
+        first_epoch: Where the stage begins within the schedule's span.
+        sampling: One entry per index stream.
+        mixing: Mixing after augmentation, or None.
+        continues: Keep the optimiser of the stage before, momentum included.
+        trainable: ``"all"``, or ``"head"`` with the backbone frozen.
+        batch_norm: ``"train"``: batch statistics, running statistics move (also under a frozen backbone, as the
+            official decoupling code does); ``"eval"``: the backbone stays in evaluation mode.
+        cached_features: Train the head on features computed once, without augmentation; needs a frozen backbone with
+            ``batch_norm="eval"``.
+        new_head: Makes the head that this stage uses from the head before; None keeps it.
+        fit: Closed-form fit of the head: called with (head, features (N, d), targets (N,)) of the whole training set.
+    """
+
+    name: str
+    objective: nn.Module | None
+    epochs: int
+    augment: Compose
+    batch_size: int
+    optimizer: SGD = SGD()
+    schedule: Schedule = field(default_factory=lambda: Schedule(200))
+    first_epoch: int = 0
+    sampling: tuple[Sampling, ...] = (InstanceSampling(),)
+    mixing: Mixing | None = None
+    continues: bool = False
+    trainable: Literal["all", "head"] = "all"
+    batch_norm: Literal["train", "eval"] = "train"
+    cached_features: bool = False
+    new_head: Callable[[nn.Module], nn.Module] | None = None
+    fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.cached_features and not (self.trainable == "head" and self.batch_norm == "eval"):
+            raise ValueError(f"stage {self.name!r}: cached features need trainable='head' and batch_norm='eval'")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Network, ordered stages and inference rule of a method.
+
+    Attributes:
+        stages: In the order in which they run.
+        head: Makes the first classifier from (num_features, num_classes).
+        inference: Module applied to the network's logits at test time; its buffers are saved with the model.
+        first_stage_of: Name of the method whose whole training equals the first stage, so that a finished run of it can
+            stand in for that stage; None where there is none.
+    """
+
+    stages: tuple[Stage, ...]
+    head: Callable[[int, int], nn.Module] = LinearHead
+    inference: nn.Module = field(default_factory=nn.Identity)
+    first_stage_of: str | None = None
+
+    def with_stages(self, *stages: Stage) -> Recipe:
+        """Return a copy with other stages."""
+        return replace(self, stages=stages)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs over all stages."""
+        return sum(stage.epochs for stage in self.stages)
+
+
+def enter_structure(network: Network, stage: Stage) -> None:
+    """Give the network the head that a stage uses (structure only: fitting comes after)."""
+    if stage.new_head is not None:
+        network.head = stage.new_head(network.head)

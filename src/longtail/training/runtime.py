@@ -1,0 +1,162 @@
+"""How a run uses the machine: device, precision, threads and compilation, probed where they are left open."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from longtail.errors import LongtailError, UsageError
+
+PRECISIONS = ("auto", "bf16", "fp32")
+COMPILES = ("auto", "on", "off")
+_COMPILE_PAYS_SECONDS = 600  # compiling ResNet-32 takes 25 to 35 s on two CPU cores
+_PROBE_BATCH = 64
+_PROBE_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settled choices of a run; recorded, and taken over unchanged when the run is resumed.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32``, or ``bf16``: autocast with float32 losses, heads and batch-norm statistics.
+        threads: CPU threads.
+        compile: Whether the backbone's training step is compiled.
+    """
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    compile: bool = False
+
+    def autocast(self) -> Any:
+        """Return the context in which the network runs."""
+        if self.precision == "bf16":
+            return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+        return nullcontext()
+
+    def asdict(self) -> dict[str, Any]:
+        """Return the choices as plain values."""
+        return asdict(self)
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Use a number of torch threads inside the block and the former number after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}", fix="use cpu, cuda, cuda:N or auto") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r} was asked for, but torch sees no CUDA device", fix="use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported", fix="use cpu, cuda, cuda:N or auto")
+    return device
+
+
+def settle(
+    network: nn.Module,
+    image_shape: tuple[int, ...],
+    *,
+    device: torch.device,
+    precision: str = "auto",
+    threads: str | int = "auto",
+    compile: str = "auto",
+    total_images: int = 0,
+) -> Runtime:
+    """Choose what is left open by timing a few steps of the network itself: a second or two.
+
+    On a CPU, bfloat16 is two to three times faster where the processor multiplies it in hardware and slower elsewhere;
+    two threads are faster on an idle machine and many times slower on a busy one; compilation may gain or lose. None
+    of this can be told from names, so it is measured.
+
+    Args:
+        network: The network, on the device.
+        image_shape: (C, H, W).
+        device: Where it runs.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+        threads: ``auto`` or a number.
+        compile: ``auto``, ``on`` or ``off``.
+        total_images: Images that the run will train on, to see whether compilation can pay.
+
+    Raises:
+        UsageError: A setting is none of these.
+    """
+    _check(precision, threads, compile)
+    if device.type == "cuda":
+        chosen = "bf16" if precision == "auto" and torch.cuda.is_bf16_supported() else precision.replace("auto", "fp32")
+        return Runtime(str(device), chosen, torch.get_num_threads(), compile != "off")
+    precisions = ("fp32", "bf16") if precision == "auto" else (precision,)
+    available = torch.get_num_threads()
+    counts = sorted({1, available}) if threads == "auto" else [int(threads)]
+    candidates = [Runtime("cpu", p, t) for t in counts for p in precisions]
+    best = candidates[0]
+    seconds = 0.0
+    if len(candidates) > 1 or compile == "auto":
+        timed = [(step_seconds(network, image_shape, c), c) for c in candidates]
+        seconds, best = min(timed, key=lambda pair: pair[0])
+    if compile == "on":
+        return replace(best, compile=True)
+    if compile == "auto" and seconds * total_images / _PROBE_BATCH > _COMPILE_PAYS_SECONDS:
+        compiled = replace(best, compile=True)
+        if step_seconds(network, image_shape, compiled) < 0.95 * seconds:
+            return compiled
+    return best
+
+
+def _check(precision: str, threads: str | int, compile: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if compile not in COMPILES:
+        raise UsageError(f"compile is {compile!r}; it must be one of {', '.join(COMPILES)}")
+    if threads != "auto" and not (str(threads).isdigit() and int(threads) >= 1):
+        raise UsageError(f"threads is {threads!r}; it must be auto or a number from 1 on")
+
+
+def step_seconds(network: nn.Module, image_shape: tuple[int, ...], runtime: Runtime) -> float:
+    """Return the best of a few timed forward and backward passes on random images; the network is left as it was."""
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.rand(_PROBE_BATCH, *image_shape).contiguous(memory_format=torch.channels_last)
+    run = torch.compile(network, dynamic=False) if runtime.compile else network
+    was_training = network.training
+    network.train()
+    times = []
+    try:
+        with thread_count(runtime.threads):
+            for _ in range(_PROBE_STEPS + 1):
+                start = time.perf_counter()
+                with runtime.autocast():
+                    loss = run(images).float().logsumexp(-1).mean()
+                loss.backward()
+                times.append(time.perf_counter() - start)
+    except RuntimeError as error:
+        raise LongtailError(f"the network does not run with {runtime}: {error}") from error
+    finally:
+        network.train(was_training)
+        network.zero_grad(set_to_none=True)
+        network.load_state_dict(kept)
+    return min(times[1:])
