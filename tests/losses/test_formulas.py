@@ -190,6 +190,11 @@ def test_margins_and_temperatures_by_hand():
     assert cdt_temperatures([1600, 100, 4], 0.5).tolist() == pytest.approx([1, 4, 20])
 
 
+def test_an_absent_class_has_no_margin_and_the_largest_temperature():
+    assert ldam_margins([16, 1, 0], 0.5).tolist() == [0.25, 0.5, 0]
+    assert cdt_temperatures([16, 1, 0], 0.5).tolist() == [1, 4, 4]
+
+
 def test_smoothing_shapes_are_ordered_and_meet_at_both_ends():
     concave, linear, convex = (
         label_aware_smoothing([101, 51, 1], 0.4, 0.1, s) for s in ("concave", "linear", "convex")

@@ -117,6 +117,14 @@ def test_a_class_of_probability_zero_is_never_drawn():
     assert drawn_counts(index, drawn)[::2] == [0, 0]
 
 
+@pytest.mark.parametrize(("point", "expected"), [(0.0, 1), (1 - 2**-53, 3)])
+def test_the_ends_of_the_unit_interval(monkeypatch, point, expected):
+    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), point, dtype=torch.float64))
+    index = index_of([10, 10, 10, 10, 0])
+    drawn = draw_images(index, torch.tensor([0, 0.5, 0, 0.3, 0], dtype=torch.float64), 3, generator())
+    assert index.targets[drawn].tolist() == [expected] * 3
+
+
 @given(counts=class_counts, seed=st.integers(0, 2**31))
 def test_instance_sampling_is_a_permutation(counts, seed):
     index = index_of(counts)

@@ -51,7 +51,7 @@ def post_hoc_logit_adjustment(logits: Tensor, class_counts: ClassCounts, tau: fl
         ValueError: If an argument breaks these rules.
 
     Source:
-        https://github.com/google-research/google-research (logit_adjustment/main.py).
+        https://github.com/google-research/google-research (logit_adjustment).
     """
     counts = check_class_counts(class_counts)
     if logits.shape[-1:] != counts.shape:

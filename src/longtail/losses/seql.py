@@ -63,7 +63,7 @@ class SoftmaxEqualizationLoss(ClassCountLoss):
         ValueError: If an argument breaks these rules.
 
     Source:
-        https://github.com/zhangyongshun/BagofTricks-LT (seql loss) and
+        https://github.com/zhangyongshun/BagofTricks-LT (equalization_loss.py) and
         https://github.com/tztztztztz/eql.detectron2 (issue 9, the authors' softmax form).
     """
 

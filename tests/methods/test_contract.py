@@ -1,0 +1,223 @@
+"""What every registered method must do; a new method is tested by its row in CONTRACT."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import longtail
+from longtail import methods, session
+from longtail.session import Task, build_recipe, build_run_network, make_config
+from longtail.training.loader import StageLoader
+from longtail.training.loop import InterruptedRunError, SilentReporter
+from longtail.training.recipe import enter_structure
+from longtail.training.world import World
+from longtail.types import Progress
+
+CONTRACT = [
+    *methods.names(),
+    "ce+drw",
+    "ce+drs",
+    "ldam+drw",
+    "vs+drw",
+    "focal+drw",
+    "bsce+mixup",
+    "ldam+drw+mixup",
+    "ce+drs+mixup",
+    "crt+mixup",
+    "ce+post-hoc-la",
+]
+
+
+class CrashingReporter(SilentReporter):
+    """Ends the process's work at a step, as a kill would: nothing is saved from here on."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("killed")
+
+
+class StoppingReporter(CrashingReporter):
+    """Sends the process a SIGTERM at a step."""
+
+    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def same_results(a: longtail.Run, b: longtail.Run) -> None:
+    ours, theirs = load_file(a.path / "model.safetensors"), load_file(b.path / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    timing = {"train_seconds", "images_per_second"}
+    assert {k: v for k, v in a.metrics.items() if k not in timing} == {
+        k: v for k, v in b.metrics.items() if k not in timing
+    }
+    keep = ("stage", "epoch", "lr", "loss", "test_top1")
+    assert [[h.get(k) for k in keep] for h in a.history] == [[h.get(k) for k in keep] for h in b.history]
+
+
+def parts(name: str, digits, **options):
+    config = make_config(
+        digits,
+        name,
+        subset_seed=0,
+        protocol="quick",
+        seed=0,
+        backbone=None,
+        precision="fp32",
+        eval_every=None,
+        options={"epochs": 3, **options},
+    )
+    task = Task.of(digits)
+    recipe = build_recipe(config, task)
+    return recipe, build_run_network(config, task, recipe)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_stopped_and_killed_runs_resume_to_the_same_bits(name, digits, plain_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "SAVE_SECONDS", 0.0)
+    whole = longtail.train(digits, name, out=tmp_path / "whole", **plain_run)
+    with pytest.raises(RuntimeError, match="killed"):
+        longtail.train(digits, name, out=tmp_path / "killed", reporter=CrashingReporter(14), **plain_run)
+    killed = longtail.train(digits, name, out=tmp_path / "killed", resume=True, **plain_run)
+    same_results(whole, killed)
+    with pytest.raises(InterruptedRunError):
+        longtail.train(digits, name, out=tmp_path / "stopped", reporter=StoppingReporter(25), **plain_run)
+    stopped = longtail.train(digits, name, out=tmp_path / "stopped", resume=True, **plain_run)
+    same_results(whole, stopped)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_metrics_are_valid_json_and_predictions_finite(name, digits, plain_run, tmp_path):
+    run = longtail.train(digits, name, out=tmp_path / "run", **{**plain_run, "precision": "bf16"})
+    text = (run.path / "metrics.json").read_text()
+    metrics = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} in metrics.json"))
+    assert metrics["method"] == methods.canonical(name)
+    assert metrics["selection"] == "last-epoch"
+    assert 0 <= metrics["top1"] <= 100
+    assert len(metrics["per_class"]) == len(metrics["class_counts"]) == 10
+    logits = longtail.load(run.path).logits(digits.test.images[:7])
+    assert logits.shape == (7, 10)
+    assert torch.isfinite(torch.from_numpy(logits)).all()
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_loaded_model_gives_the_logits_that_were_evaluated(name, digits, plain_run, tmp_path):
+    import numpy as np
+
+    run = longtail.train(digits, name, out=tmp_path / "run", **plain_run)
+    saved = np.load(run.path / "test_logits.npz")["logits"]
+    np.testing.assert_array_equal(longtail.load(run.path).logits(digits.test.images), saved)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_gradients_reach_what_trains_and_nothing_else(name, digits):
+    recipe, network = parts(name, digits)
+    network = network.to(memory_format=torch.channels_last)
+    world, seen = World(), 0
+    for number, stage in enumerate(recipe.stages):
+        enter_structure(network, stage)
+        if stage.objective is None:
+            continue
+        images = digits.train.images
+        view = network
+        if stage.cached_features:
+            images = torch.randn(len(digits.train), network.num_features)
+            view = network.head
+        network.backbone.requires_grad_(stage.trainable == "all")
+        loader = StageLoader(images, digits.train.targets, stage, number=number, num_classes=10, seed=0, world=world)
+        network.zero_grad(set_to_none=True)
+        batches, weight = loader.batches(loader.plan(0), 0, 0)
+        loss = stage.objective(view, batches, Progress(stage.first_epoch, stage.schedule.epochs))
+        assert loss.ndim == 0
+        assert weight == 1
+        loss.backward()
+        for parameter_name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad is not None, parameter_name
+                assert torch.isfinite(parameter.grad).all(), parameter_name
+                assert parameter.grad.abs().sum() > 0, parameter_name
+            else:
+                assert parameter.grad is None, parameter_name
+        seen += 1
+    assert seen >= 1
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_objective_state_round_trip(name, digits):
+    recipe, _ = parts(name, digits)
+    again, _ = parts(name, digits)
+    for stage, other in zip(recipe.stages, again.stages, strict=True):
+        if stage.objective is not None:
+            other.objective.load_state_dict(stage.objective.state_dict())
+            assert repr(other.objective) == repr(stage.objective)
+
+
+def test_every_method_and_modifier_is_in_the_contract():
+    covered = {part for name in CONTRACT for part in name.split("+")}
+    assert covered == set(methods.names()) | set(methods.modifiers())
+
+
+def test_frozen_backbone_does_not_move(digits, plain_run, tmp_path):
+    ce = longtail.train(digits, "ce", out=tmp_path / "ce", **plain_run)
+    for name in ("crt", "lws", "tau-norm", "ncm"):
+        run = longtail.train(digits, name, out=tmp_path / name, **plain_run)
+        ours, base = load_file(run.path / "model.safetensors"), load_file(ce.path / "model.safetensors")
+        backbone = [key for key in base if key.startswith("backbone.")]
+        assert backbone
+        assert all(torch.equal(ours[key], base[key]) for key in backbone)
+
+
+@pytest.mark.parametrize("name", ["crt", "lws", "tau-norm", "ncm", "crt+mixup"])
+def test_a_finished_run_stands_in_for_the_first_stage(name, digits, plain_run, tmp_path):
+    recipe, _ = parts(name, digits)
+    base = longtail.train(digits, recipe.first_stage_of, out=tmp_path / "base", **plain_run)
+    whole = longtail.train(digits, name, out=tmp_path / "whole", **plain_run)
+    short = longtail.train(digits, name, out=tmp_path / "short", stage1=base.path, **plain_run)
+    ours, theirs = load_file(whole.path / "model.safetensors"), load_file(short.path / "model.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert short.metrics["top1"] == whole.metrics["top1"]
+    assert short.metrics["stage1"] == str(Path(base.path))
+
+
+def test_another_run_is_refused_as_first_stage(digits, plain_run, tmp_path):
+    base = longtail.train(digits, "ce", out=tmp_path / "base", seed=1, **plain_run)
+    with pytest.raises(longtail.UsageError, match="seed 0 here, 1 there"):
+        longtail.train(digits, "crt", out=tmp_path / "run", stage1=base.path, **plain_run)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cb-ce+drw", "weighs classes from the first epoch"),
+        ("cb-focal+drs", "balance twice"),
+        ("crt+drw", "already rebalances in a later stage"),
+        ("tau-norm+drs", "already rebalances in a later stage"),
+        ("ce+drw+drs", "already rebalances in a later stage"),
+        ("cb-sampling+drw", "samples by class"),
+        ("progressive-sampling+drs", "samples by class"),
+        ("ldam+post-hoc-la", "own inference rule"),
+    ],
+)
+def test_pairs_that_make_no_sense_say_so(name, reason, digits):
+    with pytest.raises(longtail.UsageError, match=reason):
+        parts(name, digits)
+
+
+def test_modifiers_apply_in_one_order_whatever_is_typed(digits, plain_run, tmp_path):
+    first = longtail.train(digits, "ce+mixup+drw", out=tmp_path / "a", **plain_run)
+    second = longtail.train(digits, "ce+drw+mixup", out=tmp_path / "b", **plain_run)
+    same_results(first, second)

@@ -1,0 +1,80 @@
+"""The speed scripts run, and a step of the trainer never waits for the device."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in ("throughput", "profile_epoch"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def no_cifar(monkeypatch, tmp_path):
+    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path))
+
+
+def test_throughput_reports_every_contender_and_its_ratios(scripts, no_cifar, capsys):
+    import throughput
+
+    throughput.main(
+        ["--steps", "1", "--repeats", "1", "--threads", "1", "--precision", "fp32", "--batch-size", "4", "--json"]
+    )
+    report = json.loads(capsys.readouterr().out)
+    rows = {row["contender"]: row for row in report["rows"]}
+    assert list(rows) == ["plain loop, 0 workers", "plain loop, 2 workers", "trainer", "bare step"]
+    assert all(row["images_per_second"] > 0 for row in rows.values())
+    trainer, bare = rows["trainer"]["images_per_second"], rows["bare step"]["images_per_second"]
+    assert rows["trainer"]["to_bare_step"] == pytest.approx(trainer / bare, rel=1e-2)
+    assert report["machine"]["images"] == "random images"
+
+
+def test_the_trainer_counts_exactly_the_timed_images(scripts):
+    import torch
+
+    import throughput
+    from longtail.training.runtime import Runtime
+
+    images = torch.zeros(40, 3, 32, 32, dtype=torch.uint8)
+    targets = torch.arange(40) % throughput.CLASSES
+    trainer = throughput.Trainer(images, targets, Runtime(), batch=8)
+    for steps in (2, 4):  # crosses the end of the five-step epoch
+        assert trainer.images_per_second(steps) > 0
+        assert trainer.watch.images == 8 * steps
+
+
+def test_no_step_of_the_trainer_synchronises(scripts, no_cifar, capsys):
+    import profile_epoch
+
+    arguments = ["--steps", "2", "--threads", "1", "--precision", "fp32", "--batch-size", "4", "--images", "24"]
+    assert profile_epoch.main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["profile"]["waits_per_step"] == 0
+    epoch = report["epoch"]
+    assert sum(epoch["sections"].values()) == pytest.approx(epoch["seconds"])
+    assert 0 < epoch["outside_share"] < 1
+
+
+def test_the_profile_sees_a_synchronisation(scripts, no_cifar, monkeypatch, capsys):
+    from torch.optim import SGD
+
+    import profile_epoch
+
+    step = SGD.step
+
+    def reads_back(self, closure=None):
+        self.param_groups[0]["params"][0].sum().item()
+        return step(self, closure)
+
+    monkeypatch.setattr(SGD, "step", reads_back)
+    arguments = ["--steps", "2", "--threads", "1", "--precision", "fp32", "--batch-size", "4", "--images", "24"]
+    assert profile_epoch.main([*arguments, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["profile"]["waits_per_step"] == 1
