@@ -29,6 +29,7 @@ from longtail.methods.options import assign, convert
 from longtail.networks import Network, build_network
 from longtail.training.budget import Budget, Context, augmentation_for, budget_for, default_backbone
 from longtail.training.inference import predict_logits
+from longtail.training.loader import check_batch_size
 from longtail.training.loop import Position, Reporter, SilentReporter, Training
 from longtail.training.recipe import Recipe
 from longtail.training.runtime import Runtime, pick_device, settle, thread_count
@@ -333,6 +334,8 @@ class _Session:
 
     def go(self, device: torch.device, *, threads: str | int, compile: str, stage1: str | Path | None) -> None:
         """Train from the start or from the saved state, evaluate and write everything."""
+        for stage in self.recipe.stages:
+            check_batch_size(stage, len(self.data.train), self.world)
         network = build_run_network(self.config, self.task, self.recipe)
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         path = self.folder / "state.pt"

@@ -8,9 +8,9 @@ from longtail.methods.options import convert
 
 
 def test_unknown_names_offer_the_nearest():
-    with pytest.raises(UsageError, match="did you mean .*ldam"):
+    with pytest.raises(UsageError, match=r"did you mean .*ldam"):
         methods.parse("ldma")
-    with pytest.raises(UsageError, match="did you mean .*drw"):
+    with pytest.raises(UsageError, match=r"did you mean .*drw"):
         methods.parse("ldam+drv")
 
 

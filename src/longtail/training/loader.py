@@ -24,6 +24,20 @@ def step_seed(seed: int, stage: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, stage, epoch, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def check_batch_size(stage: Stage, images: int, world: World) -> None:
+    """Raise UsageError where a stage's batch is larger than the set, or too small for batch statistics."""
+    if stage.batch_size > images:
+        raise UsageError(
+            f"batch_size is {stage.batch_size}, but the training set has only {images} images",
+            fix=f"use --batch-size {images} or less",
+        )
+    if stage.batch_size < 2 * world.size:
+        raise UsageError(
+            f"batch_size is {stage.batch_size}; batch statistics need 2 images or more in each of "
+            f"{world.size} process(es)"
+        )
+
+
 @dataclass(frozen=True)
 class Plan:
     """The index streams of one epoch.
@@ -58,16 +72,7 @@ class StageLoader:
     def __init__(
         self, images: Tensor, targets: Tensor, stage: Stage, *, number: int, num_classes: int, seed: int, world: World
     ) -> None:
-        if stage.batch_size > len(targets):
-            raise UsageError(
-                f"batch_size is {stage.batch_size}, but the training set has only {len(targets)} images",
-                fix=f"use --batch-size {len(targets)} or less",
-            )
-        if stage.batch_size < 2 * world.size:
-            raise UsageError(
-                f"batch_size is {stage.batch_size}; batch statistics need 2 images or more in each of "
-                f"{world.size} process(es)"
-            )
+        check_batch_size(stage, len(targets), world)
         self._images = images
         self._targets = targets
         self._stage = stage

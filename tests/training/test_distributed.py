@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import longtail
+from longtail.data import load
+from longtail.session import Task, build_recipe, make_config
+from longtail.training.loader import StageLoader
+from longtail.training.world import World
+
+# Trains on a network without batch-norm, whose statistics would belong to each process.
+PROGRAM = """
+import sys
+import longtail
+from torch import nn
+from longtail.networks import BACKBONES
+
+def plain(in_channels):
+    network = BACKBONES["small"](in_channels)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            parent = network.get_submodule(name.rpartition(".")[0]) if "." in name else network
+            setattr(parent, name.rpartition(".")[2], nn.Identity())
+    return network
+
+BACKBONES["plain"] = plain
+longtail.train("digits", sys.argv[1], backbone="plain", protocol="quick", epochs=3, lr=0.02, precision="fp32",
+               threads=1, compile="off", device="cpu", out=sys.argv[2], resume=len(sys.argv) > 3)
+"""
+
+
+@pytest.mark.parametrize("method", ["bsce+mixup", "cb-sampling", "crt"])
+def test_two_processes_give_the_losses_of_one(method, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run([sys.executable, str(program), method, str(one)], check=True, env=environment)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, str(program), method, str(two)], check=True, env=environment, capture_output=True)
+    losses = [[record["loss"] for record in longtail.load(folder).history] for folder in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-5)
+    assert longtail.load(one).metrics["top1"] == pytest.approx(longtail.load(two).metrics["top1"], abs=0.5)
+
+
+@pytest.mark.parametrize("method", ["ce", "cb-sampling", "bsce+mixup"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_shares_together_are_the_global_batch(method, size):
+    digits = load("digits")
+    config = make_config(
+        digits,
+        method,
+        subset_seed=0,
+        protocol="quick",
+        seed=0,
+        backbone=None,
+        precision="fp32",
+        eval_every=None,
+        options={},
+    )
+    stage = build_recipe(config, Task.of(digits)).stages[0]
+
+    def loader(world):
+        images, targets = digits.train.images, digits.train.targets
+        return StageLoader(images, targets, stage, number=0, num_classes=10, seed=0, world=world)
+
+    whole, shares = loader(World()), [loader(World(rank, size)) for rank in range(size)]
+    plan = whole.plan(1)
+    for step in range(plan.steps):
+        (batch,), weight = whole.batches(plan, 1, step)
+        assert weight == 1
+        parts = [share.batches(share.plan(1), 1, step) for share in shares]
+        for rank, ((part,), part_weight) in enumerate(parts):
+            assert torch.equal(part.indices, batch.indices[rank::size])
+            assert torch.equal(part.images, batch.images[rank::size])
+            assert part_weight == pytest.approx(len(part) * size / len(batch))
+        assert sum(w for _, w in parts) == pytest.approx(size)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longtail.errors import UsageError
+from longtail.methods.deferred import drw
+from longtail.training.budget import Budget, budget_for
+from longtail.training.recipe import Schedule
+
+
+def test_the_published_schedule_is_ldam_drws():
+    """LDAM-DRW, cifar_train.py: lr * e / 5 for 1-based epochs 1..5, x 0.01 after 160, x 0.0001 after 180."""
+    schedule = budget_for("cifar100", "published").lr_schedule()
+    for epoch in range(1, 201):
+        expected = epoch / 5 if epoch <= 5 else 1e-4 if epoch > 180 else 1e-2 if epoch > 160 else 1.0
+        assert schedule.factor(epoch - 1) == pytest.approx(expected, rel=1e-12), epoch
+
+
+def test_cosine_starts_at_one_and_still_learns_in_the_last_epoch():
+    schedule = Schedule(24, "cosine", warmup=1, milestones=(), decay=())
+    assert schedule.factor(0) == 1.0
+    assert schedule.factor(1) == 1.0
+    assert schedule.factor(23) == pytest.approx(0.5 * (1 + math.cos(math.pi * 22 / 23)))
+    assert schedule.factor(23) > 0
+
+
+@given(st.integers(1, 1000))
+def test_scaled_budgets_keep_their_order(epochs):
+    budget = budget_for("cifar100", "published").scaled(epochs)
+    schedule = budget.lr_schedule()
+    factors = [schedule.factor(epoch) for epoch in range(epochs)]
+    assert all(factor > 0 for factor in factors)
+    if epochs >= 10:
+        peak = factors.index(max(factors))
+        assert factors[peak:] == sorted(factors[peak:], reverse=True)
+        assert factors[-1] == 1e-4
+
+
+def test_drw_switches_at_the_first_drop(digits):
+    from longtail.session import Task, build_recipe, make_config
+
+    for epochs, switch in ((200, 160), (100, 80), (10, 8)):
+        config = make_config(
+            digits,
+            "ce+drw",
+            subset_seed=0,
+            protocol="common",
+            seed=0,
+            backbone=None,
+            precision="fp32",
+            eval_every=None,
+            options={"epochs": epochs},
+        )
+        first, late = build_recipe(config, Task.of(digits)).stages
+        assert (first.epochs, late.first_epoch, late.epochs) == (switch, switch, epochs - switch)
+        assert late.continues
+    assert drw.__kwdefaults__["start"] == 160 / 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"warmup": -1}],
+)
+def test_budgets_out_of_range_are_refused(changes):
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        Budget(**{"epochs": 10, "milestones": (), "decay": (), **changes})
+
+
+def test_unknown_protocol_and_missing_one():
+    with pytest.raises(UsageError, match="unknown protocol 'quik'"):
+        budget_for("cifar100", "quik")
+    with pytest.raises(UsageError, match="no published protocol for digits"):
+        budget_for("digits", "published")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import longtail
+from longtail.config import read_config
+from longtail.errors import UsageError
+from longtail.training.runtime import Runtime, settle, step_seconds
+
+KILLED = """
+import sys, longtail
+from longtail import session
+session.SAVE_SECONDS = 0.0
+longtail.train("digits", "ldam+drw", protocol="common", epochs=40, precision="fp32", threads=1, compile="off",
+               device="cpu", out=sys.argv[1], resume=len(sys.argv) > 2)
+"""
+
+
+def test_kill_nine_and_resume_gives_the_same_bits(tmp_path):
+    """The real thing: a process that is killed with SIGKILL in the middle, several times."""
+    program = [sys.executable, "-c", KILLED]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*program, str(tmp_path / "whole")], check=True, env=environment)
+    killed = tmp_path / "killed"
+    resume: list[str] = []
+    kills = 0
+    for epochs in (5, 20, 34):
+        process = subprocess.Popen([*program, str(killed), *resume], env=environment)
+        history = killed / "history.jsonl"
+        while process.poll() is None:
+            if history.exists() and history.read_text().count("\n") >= epochs:
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+            time.sleep(0.005)
+        resume = ["resume"]
+    assert kills >= 2
+    subprocess.run([*program, str(killed), "resume"], check=True, env=environment)
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert longtail.load(killed).metrics["top1"] == longtail.load(tmp_path / "whole").metrics["top1"]
+    assert [h["loss"] for h in longtail.load(killed).history] == [
+        h["loss"] for h in longtail.load(tmp_path / "whole").history
+    ]
+
+
+def test_same_seed_same_bits_other_seed_other_bits(digits, plain_run, tmp_path):
+    runs = [
+        longtail.train(digits, "ce", seed=seed, out=tmp_path / str(k), **plain_run) for k, seed in enumerate((3, 3, 4))
+    ]
+    first, second, third = (load_file(run.path / "model.safetensors") for run in runs)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(not torch.equal(first[key], third[key]) for key in first)
+
+
+def test_a_folder_with_another_run_is_refused_by_name(digits, plain_run, tmp_path):
+    longtail.train(digits, "ce", out=tmp_path / "run", **plain_run)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(UsageError, match=r"method 'bsce' here, 'ce' there"):
+        longtail.train(digits, "bsce", out=tmp_path / "run", **plain_run)
+    with pytest.raises(UsageError, match=r"lr 0.2 here, 0.1 there"):
+        longtail.train(digits, "ce", out=tmp_path / "run", resume=True, lr=0.2, **plain_run)
+    with pytest.raises(UsageError, match="already holds this run, finished"):
+        longtail.train(digits, "ce", out=tmp_path / "run", **plain_run)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+
+def test_resuming_a_finished_run_returns_it(digits, plain_run, tmp_path):
+    first = longtail.train(digits, "ce", out=tmp_path / "run", **plain_run)
+    again = longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)
+    assert again.metrics == first.metrics
+
+
+def test_nothing_to_resume(digits, plain_run, tmp_path):
+    with pytest.raises(UsageError, match="holds no run to resume"):
+        longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)
+
+
+def test_the_configuration_holds_what_is_needed_to_run_again(digits, plain_run, tmp_path):
+    run = longtail.train(digits, "ldam+drw", out=tmp_path / "run", max_m=0.3, **plain_run)
+    config, more = read_config(run.path)
+    assert config.options == {"ldam.max_m": 0.3}
+    assert config.budget["epochs"] == 3
+    assert config.budget["lr"] == 0.1
+    assert more["data"]["class_counts"] == digits.class_counts
+    assert {"torch", "commit", "command", "processor"} <= more["made_by"].keys()
+    assert more["runtime"] == {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -3}, "epochs is -3"),
+        ({"batch_size": 5000}, "only 331 images"),
+        ({"seed": -1}, "seed is -1"),
+        ({"eval_every": 0}, "eval_every is 0"),
+        ({"max_n": 0.5}, "unknown option 'max_n'"),
+        ({"lr": "fast"}, "lr is 'fast'"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"threads": 0}, "threads is 0"),
+        ({"compile": "maybe"}, "compile is 'maybe'"),
+        ({"device": "tpu"}, "tpu"),
+        ({"backbone": "resnet33"}, "unknown backbone 'resnet33'"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_written(digits, plain_run, tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        longtail.train(digits, "ldam", out=tmp_path / "run", **{**plain_run, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_probe_leaves_the_network_as_it_was():
+    from longtail.networks import build_network
+
+    network = build_network("small", 10, 1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    runtime = settle(network, (1, 8, 8), device=torch.device("cpu"))
+    assert runtime.precision in ("bf16", "fp32")
+    assert runtime.threads >= 1
+    assert step_seconds(network, (1, 8, 8), Runtime()) > 0
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_compiled_training_equals_eager_to_rounding(digits, plain_run, tmp_path):
+    runs = [
+        longtail.train(digits, "bsce", out=tmp_path / mode, **{**plain_run, "epochs": 1, "compile": mode})
+        for mode in ("off", "on")
+    ]
+    assert runs[0].history[0]["loss"] == pytest.approx(runs[1].history[0]["loss"], rel=1e-4)
+    assert runs[1].metrics["compile"] is True
