@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError
 from longtail.networks import Network
-from longtail.session import Task, build_recipe, build_run_network, train
+from longtail.request import Task, build_recipe, build_run_network
+from longtail.session import train
 from longtail.training.inference import predict_logits
 from longtail.training.recipe import enter_structure
 from longtail.training.runtime import Runtime

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import longtail
-from longtail import methods, session
-from longtail.session import Task, build_recipe, build_run_network, make_config
+from longtail import folder, methods
+from longtail.request import Task, build_recipe, build_run_network, make_config
 from longtail.training.loader import StageLoader
 from longtail.training.loop import InterruptedRunError, SilentReporter
 from longtail.training.recipe import enter_structure
@@ -88,7 +88,7 @@ def parts(name: str, digits, **options):
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_stopped_and_killed_runs_resume_to_the_same_bits(name, digits, plain_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
     whole = longtail.train(digits, name, out=tmp_path / "whole", **plain_run)
     with pytest.raises(RuntimeError, match="killed"):
         longtail.train(digits, name, out=tmp_path / "killed", reporter=CrashingReporter(14), **plain_run)

@@ -9,7 +9,7 @@ import torch
 
 import longtail
 from longtail.data import load
-from longtail.session import Task, build_recipe, make_config
+from longtail.request import Task, build_recipe, make_config
 from longtail.training.loader import StageLoader
 from longtail.training.world import World
 

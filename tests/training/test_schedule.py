@@ -41,7 +41,7 @@ def test_scaled_budgets_keep_their_order(epochs):
 
 
 def test_drw_switches_at_the_first_drop(digits):
-    from longtail.session import Task, build_recipe, make_config
+    from longtail.request import Task, build_recipe, make_config
 
     for epochs, switch in ((200, 160), (100, 80), (10, 8)):
         config = make_config(

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 import longtail
 from longtail.config import read_config
 from longtail.errors import UsageError
+from longtail.training.loop import SilentReporter
 from longtail.training.runtime import Runtime, settle, step_seconds
 
 KILLED = """
 import sys, longtail
-from longtail import session
-session.SAVE_SECONDS = 0.0
+from longtail import folder
+folder.SAVE_SECONDS = 0.0
 longtail.train("digits", "ldam+drw", protocol="common", epochs=40, precision="fp32", threads=1, compile="off",
                device="cpu", out=sys.argv[1], resume=len(sys.argv) > 2)
 """
@@ -136,3 +137,16 @@ def test_compiled_training_equals_eager_to_rounding(digits, plain_run, tmp_path)
     ]
     assert runs[0].history[0]["loss"] == pytest.approx(runs[1].history[0]["loss"], rel=1e-4)
     assert runs[1].metrics["compile"] is True
+
+
+def test_a_run_killed_before_its_first_state_begins_again(digits, plain_run, tmp_path):
+    class Crash(SilentReporter):
+        def epoch(self, record):
+            if record["epoch"] == 2:
+                raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        longtail.train(digits, "ce", out=tmp_path / "run", reporter=Crash(), **plain_run)
+    assert not (tmp_path / "run" / "state.pt").exists()
+    run = longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)
+    assert [record["epoch"] for record in run.history] == [1, 2, 3]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import longtail
-from longtail import session
+from longtail import folder
 from longtail.errors import LongtailError
 from longtail.training import state
 from longtail.training.loop import DivergedError, SilentReporter
@@ -67,7 +67,7 @@ def test_a_state_of_another_version_is_refused(tmp_path):
 
 
 def test_nan_loss_stops_and_keeps_the_last_good_state(digits, plain_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
     good = {}
 
     class Watch(SilentReporter):

@@ -122,11 +122,14 @@ def card(name: str) -> Card:
     return entries[name].card
 
 
+def part_options(part: str) -> dict[str, Option]:
+    """Return the options of one method or modifier, by name."""
+    return options_of(part, {**METHODS, **MODIFIERS}[part].function)
+
+
 def options(name: str) -> dict[str, Option]:
     """Return the options of every part of a name, by ``part.name``."""
-    parts = parse(name)
-    entries = {**METHODS, **MODIFIERS}
-    return {f"{p}.{o.name}": o for p in parts for o in options_of(p, entries[p].function).values()}
+    return {f"{part}.{option.name}": option for part in parse(name) for option in part_options(part).values()}
 
 
 def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -> Recipe:
@@ -141,9 +144,8 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
         UsageError: A name or option is unknown, or the parts do not fit together.
     """
     parts = parse(name)
-    functions = [METHODS[parts[0]].function, *(MODIFIERS[mod].function for mod in parts[1:])]
-    arguments = assign([options_of(p, f) for p, f in zip(parts, functions, strict=True)], given or {})
-    recipe = functions[0](context, **arguments[0])
-    for modify, keywords in zip(functions[1:], arguments[1:], strict=True):
-        recipe = modify(recipe, context, **keywords)
+    arguments = assign([part_options(part) for part in parts], given or {})
+    recipe = METHODS[parts[0]].function(context, **arguments[0])
+    for mod, keywords in zip(parts[1:], arguments[1:], strict=True):
+        recipe = MODIFIERS[mod].function(recipe, context, **keywords)
     return recipe

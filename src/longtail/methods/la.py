@@ -53,7 +53,5 @@ def post_hoc_la(recipe: Recipe, context: Context, *, tau: float = 1.0) -> Recipe
         UsageError: The recipe has an inference rule of its own.
     """
     if not isinstance(recipe.inference, nn.Identity):
-        raise UsageError(
-            "+post-hoc-la needs plain logits at test time, but this method has its own inference rule"
-        )
+        raise UsageError("+post-hoc-la needs plain logits at test time, but this method has its own inference rule")
     return replace(recipe, inference=SubtractLogPrior(context.class_counts, tau))

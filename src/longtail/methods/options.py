@@ -48,13 +48,16 @@ def _argument_docs(docstring: str) -> dict[str, str]:
     return {p.arg_name: " ".join((p.description or "").split()) for p in parse(docstring).params}
 
 
-def assign(options: Sequence[Mapping[str, Option]], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def assign(
+    options: Sequence[Mapping[str, Option]], given: Mapping[str, Any], also: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Distribute options given by name over the parts that take them.
 
     Args:
         options: Options of the method and of each modifier.
         given: Values by ``name``, or by ``part.name`` where several parts have the name. Hyphens count as underscores;
             strings are converted to the option's type.
+        also: Names that are options of something else, to suggest where a name is unknown.
 
     Returns:
         The keyword arguments of each part.
@@ -68,8 +71,7 @@ def assign(options: Sequence[Mapping[str, Option]], given: Mapping[str, Any]) ->
         name = bare.replace("-", "_")
         homes = [k for k, known in enumerate(options) if name in known and part in ("", known[name].part)]
         if not homes:
-            names = [o.name for known in options for o in known.values()]
-            raise unknown_name("option", key, names) if names else UsageError(f"unknown option {key!r}: there are none")
+            raise unknown_name("option", key, [*also, *(name for known in options for name in known)])
         if len(homes) > 1:
             spelled = " or ".join(f"{options[k][name].part}.{name}" for k in homes)
             raise UsageError(f"option {key!r} is ambiguous", fix=f"write {spelled}")

@@ -138,7 +138,8 @@ class Recipe:
     Attributes:
         stages: In the order in which they run.
         head: Makes the first classifier from (num_features, num_classes).
-        inference: Module applied to the network's logits at test time; its buffers are saved with the model.
+        inference: Module applied to the network's logits at test time. It holds no tensors of its own: loading a run
+            rebuilds it from the configuration.
         first_stage_of: Name of the method whose whole training equals the first stage, so that a finished run of it can
             stand in for that stage; None where there is none.
     """

@@ -1,0 +1,106 @@
+"""The run folder: who may write into it, and the files that a run leaves there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from longtail.config import CONFIG_NAME, RunConfig, read_config, write_config
+from longtail.errors import LongtailError, UsageError
+from longtail.training.state import load_state, save_state, write_atomically
+
+SAVE_SECONDS = 20.0
+"""Least time between two states on disk; stops and ends of stages are always saved."""
+
+
+class RunFolder:
+    """The files of one run. ``metrics.json`` is written last: where it is, the run is finished.
+
+    Args:
+        path: The folder; made on the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._saved = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its metrics."""
+        return (self.path / "metrics.json").exists()
+
+    def claim(self, config: RunConfig, resume: bool) -> None:
+        """Check that a run may begin here, or go on.
+
+        Raises:
+            UsageError: The folder holds another run, or this one without ``resume``, or none with ``resume``.
+        """
+        if not (self.path / CONFIG_NAME).exists():
+            if resume:
+                raise UsageError(f"{self.path} holds no run to resume", fix="leave --resume out to begin one")
+            return
+        there, _ = read_config(self.path)
+        differences = config.differences(there)
+        if differences:
+            raise UsageError(
+                f"{self.path} holds a run with another configuration: {'; '.join(differences)}",
+                fix="choose another --out",
+            )
+        if not resume:
+            raise UsageError(
+                f"{self.path} already holds this run, {'finished' if self.finished else 'unfinished'}",
+                fix="choose another --out" if self.finished else "add --resume to go on with it",
+            )
+
+    def write_request(self, config: RunConfig, **more: Any) -> None:
+        """Make the folder and write ``config.yaml``."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_config(self.path, config, **more)
+        except OSError as error:
+            raise LongtailError(f"the run folder {self.path} cannot be written: {error.strerror}") from error
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return the saved state, or None where there is none yet."""
+        path = self.path / "state.pt"
+        return load_state(path) if path.exists() else None
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write the state atomically."""
+        save_state(self.path / "state.pt", state)
+        self._saved = time.monotonic()
+
+    @property
+    def state_is_due(self) -> bool:
+        """Whether the last state is old enough for the next one."""
+        return time.monotonic() - self._saved >= SAVE_SECONDS
+
+    def append_history(self, record: dict[str, Any]) -> None:
+        """Add one epoch to ``history.jsonl``."""
+        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def rewrite_history(self, records: Sequence[dict[str, Any]]) -> None:
+        """Make ``history.jsonl`` hold these epochs: those of a resumed state, or of a borrowed first stage."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self.path / "history.jsonl", lambda file: file.write(lines.encode()))
+
+    def write_results(self, model: dict[str, Tensor], logits: Tensor, targets: Tensor, metrics: dict[str, Any]) -> None:
+        """Write ``model.safetensors``, ``test_logits.npz`` and, last, ``metrics.json``."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
+        try:
+            save_file(tensors, self.path / "model.safetensors")
+            np.savez_compressed(self.path / "test_logits.npz", logits=logits.numpy(), targets=targets.numpy())
+        except OSError as error:
+            raise LongtailError(
+                f"the results cannot be written to {self.path}: {error.strerror}", fix="make room, then --resume"
+            ) from error
+        text = json.dumps(metrics, indent=1)
+        write_atomically(self.path / "metrics.json", lambda file: file.write(text.encode()))
