@@ -16,7 +16,7 @@ from longtail.config import RunConfig
 from longtail.data import LongTailData
 from longtail.errors import UsageError
 from longtail.methods.options import assign, convert
-from longtail.networks import Network, build_network
+from longtail.networks import Network
 from longtail.training.budget import Budget, Context, augmentation_for, budget_for, default_backbone
 from longtail.training.recipe import Recipe
 
@@ -76,7 +76,7 @@ def build_run_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     """Build the network of a request with the initial weights that its seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build_network(config.backbone, len(task.class_counts), task.image_shape[0], recipe.head)
+        return recipe.network(config.backbone, len(task.class_counts), task.image_shape[0])
 
 
 def make_config(

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from longtail.types import Batch
+from longtail.types import Batch, Progress
+
+
+class Mixing(Protocol):
+    """Mixes the images of a step; a frozen dataclass, so that its text says all that a configuration needs."""
+
+    def mix(self, batches: tuple[Batch, ...], generator: torch.Generator, progress: Progress) -> tuple[Batch, ...]:
+        """Return the mixed batches, one per index stream that the objective shall see.
+
+        Args:
+            batches: One batch per index stream, normalised, not mixed.
+            generator: Where the random draws come from.
+            progress: The place in the schedule, for mixing that is not on all the time.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,10 @@ class Mixup:
         weight = lam.to(batch.images.dtype).view(-1, 1, 1, 1)
         images = torch.lerp(batch.images[partners], batch.images, weight)
         return replace(batch, images=images, mixed_targets=batch.targets[partners], lam=lam)
+
+    def mix(self, batches: tuple[Batch, ...], generator: torch.Generator, progress: Progress) -> tuple[Batch, ...]:
+        """Mix every stream's batch within itself; the schedule does not matter."""
+        return tuple(self(batch, generator) for batch in batches)
 
 
 def beta(alpha: float, size: int, generator: torch.Generator) -> Tensor:

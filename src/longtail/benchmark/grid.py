@@ -13,8 +13,8 @@ from longtail.benchmark.table import BASELINE
 from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError, UsageError, unknown_name
+from longtail.request import Task, build_recipe, default_folder, make_config
 from longtail.run import Run
-from longtail.session import Task, build_recipe, default_folder, make_config
 from longtail.training.budget import Budget
 from longtail.training.loop import InterruptedRunError, Reporter
 
@@ -140,7 +140,7 @@ def _shares(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[
     Raises:
         UsageError: No method has an option.
     """
-    known = {name: _option_names(name) for name in names}
+    known = {name: option_names(name) for name in names}
     for key in options:
         everything = set().union(*known.values())
         if key.replace("-", "_") not in {k.replace("-", "_") for k in everything}:
@@ -151,8 +151,12 @@ def _shares(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[
     }
 
 
-def _option_names(name: str) -> set[str]:
-    """Return the names of the options that a method takes: fields of the budget, its own, and ``part.option``."""
+def option_names(name: str) -> set[str]:
+    """Return the names of the options that a method takes: fields of the budget, its own, and ``part.option``.
+
+    Raises:
+        UsageError: The method is unknown.
+    """
     own = methods.options(name)
     return {*BUDGET_FIELDS, *own, *(option.name for option in own.values())}
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from longtail.errors import UsageError
+from longtail.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.Posit
 
 
 def parse(kind: type[T], verb: str, words: Sequence[str]) -> T:
-    """Parse the words of a verb.
+    """Parse the words of a verb that knows all its flags.
 
     Args:
         kind: Frozen dataclass of the verb's arguments.
@@ -30,14 +30,10 @@ def parse(kind: type[T], verb: str, words: Sequence[str]) -> T:
         UsageError: The words do not fit.
         SystemExit: Help was asked for and printed.
     """
-    stderr = io.StringIO()
-    try:
-        with redirect_stderr(stderr):
-            return tyro.cli(kind, prog=f"longtail {verb}", args=list(words), config=_CONFIG)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UsageError(_plain(stderr.getvalue()), fix=f"see longtail {verb} --help") from None
+    arguments, options, _ = parse_open(kind, verb, words)
+    for name in options:
+        raise unknown_name("option", f"--{name}", flags(kind))
+    return arguments
 
 
 def parse_open(kind: type[T], verb: str, words: Sequence[str]) -> tuple[T, dict[str, str], set[str]]:
@@ -58,7 +54,7 @@ def parse_open(kind: type[T], verb: str, words: Sequence[str]) -> tuple[T, dict[
         UsageError: The words do not fit.
         SystemExit: Help was asked for and printed.
     """
-    flags = _flags(kind)
+    known = _flags(kind)
     own: list[str] = []
     options: dict[str, str] = {}
     given: set[str] = set()
@@ -70,24 +66,41 @@ def parse_open(kind: type[T], verb: str, words: Sequence[str]) -> tuple[T, dict[
         if not word.startswith("--") or flag == "help" or not name:
             own.append(word)
             continue
-        takes_value = flags.get(flag, not equals and bool(rest) and not rest[0].startswith("--"))
+        takes_value = known.get(flag, not equals and bool(rest) and not rest[0].startswith("--"))
         if takes_value and not equals and rest and not rest[0].startswith("--"):
             equals, value = "=", rest.pop(0)
-        if flag in flags:
+        if flag in known:
+            if equals and not known[flag]:
+                raise UsageError(f"--{flag} takes no value, and got {value!r}")
             own.append(f"--{flag}{equals}{value}")
             given.add(flag.replace("-", "_"))
         else:
             options[name] = value if equals else "true"
-    return parse(kind, verb, own), options, given
+    return _typed(kind, verb, own), options, given
+
+
+def flags(kind: type[Any]) -> list[str]:
+    """Return the flags of a verb's dataclass, as typed."""
+    return [f"--{name}" for name in _flags(kind)]
 
 
 def _flags(kind: type[Any]) -> dict[str, bool]:
     """Return the flags of a dataclass, and whether each takes a value."""
     return {
-        f.name.replace("_", "-"): f.type not in (bool, "bool")
-        for f in fields(kind)
-        if "Positional" not in str(f.type)
+        f.name.replace("_", "-"): f.type not in (bool, "bool") for f in fields(kind) if "Positional" not in str(f.type)
     }
+
+
+def _typed(kind: type[T], verb: str, words: Sequence[str]) -> T:
+    """Let tyro make the dataclass; its boxed errors become one line."""
+    stderr = io.StringIO()
+    try:
+        with redirect_stderr(stderr):
+            return tyro.cli(kind, prog=f"longtail {verb}", args=list(words), config=_CONFIG)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_plain(stderr.getvalue()), fix=f"see longtail {verb} --help") from None
 
 
 def _plain(text: str) -> str:
@@ -100,4 +113,5 @@ def _plain(text: str) -> str:
                 break
             continue
         kept.append(line)
-    return " ".join(kept) or "the arguments cannot be read"
+    sentence = " ".join(kept) or "the arguments cannot be read"
+    return sentence[0].lower() + sentence[1:].rstrip(".")

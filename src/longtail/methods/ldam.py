@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from longtail.losses import LDAMLoss
 from longtail.methods.card import Card
 from longtail.methods.inference import ScaleLogits
 from longtail.methods.supervised import SupervisedObjective
-from longtail.networks import CosineHead
+from longtail.networks import CosineHead, build_network
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
 
@@ -17,6 +19,8 @@ CARD = Card(
     idea="A larger margin for rarer classes, Delta_c ~ n_c^(-1/4), on the cosine between feature and class weight.",
     use="Best with deferred re-weighting (ldam+drw); alone it gains little. Harms a balanced set.",
 )
+
+cosine_network = partial(build_network, head=CosineHead)
 
 
 def ldam(context: Context, *, max_m: float = 0.5, s: float = 30.0) -> Recipe:
@@ -31,4 +35,4 @@ def ldam(context: Context, *, max_m: float = 0.5, s: float = 30.0) -> Recipe:
         s: Scale of the cosines.
     """
     loss = LDAMLoss(context.class_counts, max_m=max_m, s=s)
-    return Recipe(stages=(context.stage(SupervisedObjective(loss)),), head=CosineHead, inference=ScaleLogits(s))
+    return Recipe(stages=(context.stage(SupervisedObjective(loss)),), network=cosine_network, inference=ScaleLogits(s))

@@ -16,7 +16,7 @@ from longtail.errors import UsageError
 from longtail.sampling import ClassIndex, epoch_indices
 from longtail.training.recipe import Stage
 from longtail.training.world import World
-from longtail.types import Batch
+from longtail.types import Batch, Progress
 
 
 def step_seed(seed: int, stage: int, epoch: int, step: int) -> int:
@@ -117,18 +117,19 @@ class StageLoader:
         start = step * self._stage.batch_size
         stop = min(start + self._stage.batch_size, plan.images)
         self._generator.manual_seed(step_seed(self._seed, self._number, 1 + epoch, step))
-        shares = [self._batch(stream[start:stop]) for stream in plan.streams]
+        batches = tuple(self._batch(stream[start:stop]) for stream in plan.streams)
+        if self._stage.mixing is not None:
+            progress = Progress(self._stage.first_epoch + epoch, self._stage.schedule.epochs, step, plan.steps)
+            batches = self._stage.mixing.mix(batches, self._generator, progress)
+        shares = tuple(self._share(batch) for batch in batches)
         weight = len(shares[0]) * self._world.size / (stop - start)
-        return tuple(shares), weight
+        return shares, weight
 
     def _batch(self, indices: Tensor) -> Batch:
         images = self._images.index_select(0, indices)
         if not self._stage.cached_features:
             images = self._stage.augment(images, self._generator)
-        batch = Batch(images, self._targets.index_select(0, indices), indices)
-        if self._stage.mixing is not None:
-            batch = self._stage.mixing(batch, self._generator)
-        return self._share(batch)
+        return Batch(images, self._targets.index_select(0, indices), indices)
 
     def _share(self, batch: Batch) -> Batch:
         if self._world.size == 1:

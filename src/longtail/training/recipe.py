@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from longtail.augment import Compose
-from longtail.networks import LinearHead, Network
+from longtail.augment import Compose, Mixing
+from longtail.networks import Network, build_network
 from longtail.sampling import InstanceSampling, Sampling
 from longtail.types import Batch, Progress
 
@@ -29,14 +28,6 @@ class Objective(Protocol):
 
     def __call__(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
         """Return the scalar to minimise."""
-        ...
-
-
-class Mixing(Protocol):
-    """Mixes the images of a batch (mixup, CutMix ...); a frozen dataclass of `longtail.augment`."""
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the mixed batch."""
         ...
 
 
@@ -137,7 +128,7 @@ class Recipe:
 
     Attributes:
         stages: In the order in which they run.
-        head: Makes the first classifier from (num_features, num_classes).
+        network: Builds the network from (backbone name, number of classes, channels of the images).
         inference: Module applied to the network's logits at test time. It holds no tensors of its own: loading a run
             rebuilds it from the configuration.
         first_stage_of: Name of the method whose whole training equals the first stage, so that a finished run of it can
@@ -145,7 +136,7 @@ class Recipe:
     """
 
     stages: tuple[Stage, ...]
-    head: Callable[[int, int], nn.Module] = LinearHead
+    network: Callable[[str, int, int], Network] = build_network
     inference: nn.Module = field(default_factory=nn.Identity)
     first_stage_of: str | None = None
 

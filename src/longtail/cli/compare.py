@@ -1,0 +1,153 @@
+"""`longtail compare`: methods x seeds, one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.table import Table as RichTable
+from rich.text import Text
+from tyro.conf import Positional
+
+from longtail.benchmark.table import SCORES, TITLES, Summary, Table, aggregate, signed, to_csv, to_markdown, to_plain
+from longtail.cli.arguments import parse_open
+from longtail.cli.output import is_main, note, say, say_json, say_table
+from longtail.cli.progress import shown
+from longtail.cli.setup import Setup
+from longtail.errors import LongtailError, UsageError
+
+if TYPE_CHECKING:
+    from longtail.benchmark.grid import Cell, Outcome
+    from longtail.training.loop import Reporter
+
+
+@dataclass(frozen=True)
+class Compare(Setup):
+    """Run methods x seeds one after the other and put them into one table, with the gain over plain cross-entropy.
+
+    What is finished already is kept, what was stopped goes on: give the same command again. Cross-entropy is added as
+    the baseline, and two-stage methods start from it. Any other --NAME VALUE is a field of the budget (--lr,
+    --batch-size ...) or an option of those methods that have it (--tau, --ldam.max-m ...).
+    """
+
+    data: Positional[str] = "digits"
+    """digits, cifar10 or cifar100."""
+    methods: str = "ce,ldam+drw,bsce"
+    """Methods separated by commas."""
+    seeds: int = 3
+    """Number of training seeds: 0, 1, ..."""
+    out: str | None = None
+    """Folder of the run folders and of comparison.md, .csv and .json; without it one under runs/."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Do the verb; return the exit status."""
+    arguments, options, _ = parse_open(Compare, "compare", words)
+    names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--methods is empty; it needs at least one name", fix="for example --methods ldam+drw,bsce")
+    if arguments.seeds < 1:
+        raise UsageError(f"seeds is {arguments.seeds}; it must be at least 1")
+    out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"compare-{arguments.data}"
+    outcomes = _run_grid(arguments, names, options, out)
+    table = tabulate(outcomes)
+    if arguments.json:
+        say_json({**to_plain(table), "out": str(out), "runs": [_plain(outcome) for outcome in outcomes]})
+    else:
+        _show(table, out)
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+def _run_grid(arguments: Compare, names: Sequence[str], options: dict[str, str], out: Path) -> list[Outcome]:
+    from longtail.benchmark import grid
+    from longtail.training.loop import InterruptedRunError
+
+    data = arguments.load_data(arguments.data)
+    asked: dict[str, Any] = dict(options)
+    if arguments.epochs is not None:
+        asked["epochs"] = arguments.epochs
+    cells = grid.plan(data, names, range(arguments.seeds), out, options=asked, **arguments.request())
+    outcomes: list[Outcome] = []
+
+    def watch(cell: Cell) -> AbstractContextManager[Reporter]:
+        label = f"[{len(outcomes) + 1}/{len(cells)}] {cell.config.method} seed {cell.config.seed}: "
+        return shown(cell.stage_epochs, quiet=arguments.quiet or cell.finished, label=label)
+
+    try:
+        for outcome in grid.execute(cells, data, watch=watch, **arguments.machine()):
+            outcomes.append(outcome)
+            if not arguments.quiet:
+                note(_line(outcome, len(outcomes), len(cells)))
+            write(tabulate(outcomes), outcomes, out)
+    except (InterruptedRunError, KeyboardInterrupt) as stop:
+        done = f"{len(outcomes)} of {len(cells)} runs are done"
+        raise LongtailError(f"stopped; {done}", fix="give the same command again to go on") from stop
+    return outcomes
+
+
+def tabulate(outcomes: Sequence[Outcome]) -> Table:
+    """Return the table of a grid, with failures as rows."""
+    failures: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            config = outcome.cell.config
+            failures.setdefault(config.method, []).append(f"seed {config.seed}: {outcome.reason}")
+    return aggregate((o.metrics for o in outcomes if o.metrics is not None), failures=failures)
+
+
+def write(table: Table, outcomes: Sequence[Outcome], out: Path) -> None:
+    """Write the table as Markdown, CSV and JSON.
+
+    Raises:
+        LongtailError: The folder cannot be written.
+    """
+    if not is_main():
+        return
+    document = {**to_plain(table), "runs": [_plain(outcome) for outcome in outcomes]}
+    texts = {"md": to_markdown(table), "csv": to_csv(table), "json": json.dumps(document, indent=1) + "\n"}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for suffix, text in texts.items():
+            (out / f"comparison.{suffix}").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LongtailError(f"the comparison cannot be written to {out}: {error.strerror}") from error
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    config = outcome.cell.config
+    place = {"method": config.method, "seed": config.seed, "path": str(outcome.cell.folder)}
+    return {**place, "status": outcome.status, "reason": outcome.reason}
+
+
+def _line(outcome: Outcome, number: int, cells: int) -> str:
+    config = outcome.cell.config
+    ended = outcome.reason if outcome.metrics is None else f"top-1 {outcome.metrics['top1']:.1f}"
+    return f"[{number}/{cells}] {config.method} seed {config.seed}: {outcome.status}, {ended}"
+
+
+def _show(table: Table, out: Path) -> None:
+    say(f"{table.title}; mean ± std over seeds, then the gain over {table.baseline}")
+    shown_table = RichTable(box=SIMPLE)
+    shown_table.add_column("method", no_wrap=True)
+    for name in SCORES:
+        shown_table.add_column(TITLES[name], justify="right")
+    for row in table.rows:
+        shown_table.add_row(row.method, *(_cell(row.scores[name]) for name in SCORES))
+    say_table(shown_table)
+    for row in table.rows:
+        for reason in row.failures:
+            say(f"{row.method} failed, {reason}")
+    say(f"table  {out / 'comparison.md'}, .csv, .json")
+
+
+def _cell(summary: Summary | None) -> Text:
+    if summary is None:
+        return Text("n/a")
+    gain = signed(summary.gain)
+    style = "green" if (summary.gain or 0) > 0 else "red"
+    return Text.assemble(str(summary), (f" {gain:>5}" if gain else " " * 6, style))

@@ -1,0 +1,168 @@
+"""`longtail evaluate`: the metrics of a run again, from its test logits; also under other test distributions."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE
+from rich.table import Table
+from tyro.conf import Positional
+
+from longtail.cli.arguments import parse
+from longtail.cli.output import percent, say, say_json, say_table
+from longtail.config import read_config
+from longtail.errors import LongtailError, UsageError
+
+Distribution = Literal["balanced", "forward", "backward"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compute the metrics of a finished run again from its test logits.
+
+    Another distribution asks: what if the classes were as unequal at test time? The expected accuracy weighs the
+    accuracy of each class by an exponential prior, with the head classes of training in front (forward) or the tail
+    classes (backward).
+    """
+
+    run: Positional[str]
+    """The run folder."""
+    rule: Literal["kang", "oltr", "mislas"] = "kang"
+    """How many, medium and few are drawn: kang (most papers), oltr, or mislas (also H2T)."""
+    distribution: Distribution = "balanced"
+    """How often classes occur at test time."""
+    test_imbalance: float = 50.0
+    """Imbalance factor of the forward or backward test distribution."""
+    json: bool = False
+    """Print JSON on stdout."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Do the verb; return the exit status."""
+    arguments = parse(Evaluate, "evaluate", words)
+    report = evaluate(arguments)
+    if arguments.json:
+        say_json(report)
+    else:
+        _show(report)
+    return 0
+
+
+def evaluate(arguments: Evaluate) -> dict[str, Any]:
+    """Return the metrics of a run, ready for JSON.
+
+    Raises:
+        LongtailError: The folder holds no finished run, or its logits are damaged.
+        UsageError: The test imbalance is below 1.
+    """
+    from longtail.evaluation import metrics
+
+    folder = Path(arguments.run)
+    config, more = read_config(folder)
+    logits, targets = read_logits(folder)
+    task = more["data"]
+    try:
+        scores = metrics(logits, targets, task["class_counts"], rule=arguments.rule)
+    except ValueError as error:
+        raise LongtailError(f"{folder / 'test_logits.npz'} does not fit its run: {error}") from error
+    prior = class_prior(task["class_counts"], arguments.distribution, arguments.test_imbalance)
+    return {
+        "path": str(folder),
+        "method": config.method,
+        "dataset": config.dataset,
+        "imbalance": config.imbalance,
+        "protocol": config.protocol,
+        "seed": config.seed,
+        "rule": arguments.rule,
+        **scores,
+        "distribution": arguments.distribution,
+        "test_imbalance": 1.0 if arguments.distribution == "balanced" else arguments.test_imbalance,
+        "expected_top1": expected_accuracy(scores["per_class"], prior),
+        "class_counts": task["class_counts"],
+        "class_names": task["class_names"],
+    }
+
+
+def read_logits(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the test logits (N, C) and targets (N,) of a run.
+
+    Raises:
+        LongtailError: They are missing or damaged.
+    """
+    path = folder / "test_logits.npz"
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return content["logits"], content["targets"]
+    except FileNotFoundError:
+        raise LongtailError(
+            f"{folder} is not finished: it has no {path.name}", fix=f"longtail train --resume --out {folder}"
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise LongtailError(f"{path} is damaged: {error}", fix="train the run again in a new folder") from error
+
+
+def class_prior(class_counts: Sequence[int], distribution: Distribution, imbalance: float) -> NDArray[np.float64]:
+    """Return how often each class occurs at test time, (C,), summing to 1.
+
+    Args:
+        class_counts: Training images per class, (C,); their order is what forward and backward refer to.
+        distribution: ``balanced``; ``forward``: exponential, largest training class first; ``backward``: the reverse.
+        imbalance: Most frequent over rarest class.
+
+    Raises:
+        UsageError: The imbalance is below 1.
+    """
+    if not (np.isfinite(imbalance) and imbalance >= 1):
+        raise UsageError(f"test imbalance is {imbalance:g}; it must be a finite number of at least 1")
+    size = len(class_counts)
+    if distribution == "balanced" or size == 1:
+        return np.full(size, 1 / size)
+    # Equal counts rank in label order, as in the shot groups.
+    rank = np.argsort(np.argsort(-np.asarray(class_counts), kind="stable"), kind="stable")
+    if distribution == "backward":
+        rank = size - 1 - rank
+    weights = imbalance ** (-rank / (size - 1))
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def expected_accuracy(per_class: Sequence[float | None], prior: NDArray[np.float64]) -> float:
+    """Return the accuracy under a class prior, in percent; classes without test images are left out."""
+    known = np.array([value is not None for value in per_class])
+    values = np.array([0.0 if value is None else value for value in per_class])
+    return float((prior * values)[known].sum() / prior[known].sum())
+
+
+def _show(report: dict[str, Any]) -> None:
+    say(f"{report['method']} on {report['dataset']}, imbalance {report['imbalance']:g}, seed {report['seed']}")
+    summary = Table(box=SIMPLE, show_header=False)
+    names = {
+        "top1": "top-1",
+        "top5": "top-5",
+        "many": "many",
+        "medium": "medium",
+        "few": "few",
+        "balanced_accuracy": "mean over classes",
+        "harmonic_mean": "harmonic mean",
+        "ece": "calibration error",
+    }
+    for name, title in names.items():
+        summary.add_row(title, percent(report[name]))
+    worst = report["worst_class"]
+    summary.add_row("worst class", f"{worst['accuracy']:.1f} ({report['class_names'][worst['class']]})")
+    if report["distribution"] != "balanced":
+        title = f"top-1, {report['distribution']} test set, imbalance {report['test_imbalance']:g}"
+        summary.add_row(title, percent(report["expected_top1"]))
+    say_table(summary)
+    classes = Table(box=SIMPLE)
+    for title in ("class", "training images", "accuracy"):
+        classes.add_column(title, justify="left" if title == "class" else "right")
+    rows = zip(report["class_names"], report["class_counts"], report["per_class"], strict=True)
+    for name, count, accuracy in rows:
+        classes.add_row(name, str(count), percent(accuracy))
+    say_table(classes)

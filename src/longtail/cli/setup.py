@@ -1,0 +1,70 @@
+"""The flags that `train` and `compare` share: data, budget and machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from longtail.data import LongTailData
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of beside its method and seed."""
+
+    imbalance: float | None = None
+    """Imbalance factor, largest over smallest class; without it the data set's own (digits 50, CIFAR 100)."""
+    profile: Literal["exp", "step"] = "exp"
+    """How the class sizes fall."""
+    subset_seed: int = 0
+    """Seed of the choice of images, apart from the training seed; 0 is the subset of the papers."""
+    dev_per_class: int = 0
+    """Images per class held out as a balanced development set."""
+    protocol: str = "common"
+    """Budget: common (one for all methods), published (the papers') or quick (short, for checks)."""
+    epochs: int | None = None
+    """Epochs of training; warm-up and schedule are stretched or shrunk with them."""
+    backbone: str | None = None
+    """Network; without it the one the papers use on this data set."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N, or auto."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of the network's arithmetic; auto takes the faster one."""
+    threads: str = "auto"
+    """CPU threads; auto tries which number is fastest now."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether the network is compiled; auto does it where the run is long enough to pay."""
+    eval_every: int | None = None
+    """Epochs between looks at the test set, for the record only; without it 20 looks a run."""
+    data_root: str | None = None
+    """Folder of the data sets; without it LONGTAIL_DATA, then ./.data."""
+    download: bool = False
+    """Fetch the data set where it is missing."""
+    json: bool = False
+    """Print the result, or the error, as JSON on stdout."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def load_data(self, name: str) -> LongTailData:
+        """Load the data set and cut its tail."""
+        from longtail import data
+
+        return data.load(
+            name,
+            imbalance=self.imbalance,
+            profile=self.profile,
+            subset_seed=self.subset_seed,
+            root=self.data_root,
+            dev_per_class=self.dev_per_class,
+            download=self.download,
+        )
+
+    def request(self) -> dict[str, Any]:
+        """Return the part of the request that `longtail.request.make_config` takes from these flags."""
+        names = ("subset_seed", "protocol", "backbone", "precision", "eval_every")
+        return {name: getattr(self, name) for name in names}
+
+    def machine(self) -> dict[str, Any]:
+        """Return how the machine is to be used."""
+        return {name: getattr(self, name) for name in ("device", "threads", "compile")}

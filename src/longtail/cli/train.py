@@ -1,0 +1,164 @@
+"""`longtail train`: one run, from a name to a run folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+from tyro.conf import Positional
+
+from longtail.cli.arguments import flags, parse_open
+from longtail.cli.output import note, percent, say, say_json, say_table
+from longtail.cli.progress import shown
+from longtail.cli.setup import Setup
+from longtail.config import CONFIG_NAME, RunConfig, read_config
+from longtail.errors import LongtailError, unknown_name
+
+if TYPE_CHECKING:
+    from longtail.run import Run
+
+SCORES = {"top1": "top-1", "many": "many", "medium": "medium", "few": "few"}
+
+
+@dataclass(frozen=True)
+class Train(Setup):
+    """Train a method on a data set, evaluate it, and write a run folder.
+
+    Any other --NAME VALUE is a field of the budget (--lr, --batch-size, --weight-decay, --momentum, --nesterov,
+    --warmup, --schedule, --milestones, --decay) or an option of the method (--tau, --ldam.max-m ...; `longtail methods
+    NAME` lists them). `longtail train --resume --out DIR` goes on with a run, which needs nothing else.
+    """
+
+    data: Positional[str | None] = None
+    """digits (the default), cifar10 or cifar100."""
+    method: str = "bsce"
+    """METHOD or METHOD+MODIFIER+..., such as ldam+drw; `longtail methods` lists them."""
+    seed: int = 0
+    """Seed of initial weights, order and augmentation."""
+    out: str | None = None
+    """The run folder; without it one under runs/, named after the request."""
+    resume: bool = False
+    """Go on with the run in --out."""
+    stage1: str | None = None
+    """A finished run that stands in for the first stage of a two-stage method."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Do the verb; return the exit status."""
+    arguments, options, given = parse_open(Train, "train", words)
+    asked: dict[str, Any] = dict(options)
+    if arguments.resume and arguments.data is None and arguments.out is not None:
+        arguments, asked = stored_request(arguments, asked, given)
+    check_options(arguments.method, asked)
+    result = _train(arguments, asked)
+    if arguments.json:
+        say_json({**result.metrics, "path": str(result.path)})
+    else:
+        _show(result)
+    return 0
+
+
+def stored_request(arguments: Train, options: Mapping[str, Any], given: set[str]) -> tuple[Train, dict[str, Any]]:
+    """Rebuild from a run folder the command that began it.
+
+    Args:
+        arguments: What was typed; ``out`` is the folder.
+        options: Options that were typed.
+        given: Names of the arguments that were typed; these are kept, so that a difference is noticed and named.
+
+    Returns:
+        The arguments and options of a `longtail train` that continues the run.
+
+    Raises:
+        LongtailError: The folder holds no run.
+    """
+    config, more = read_config(Path(arguments.out or ""))
+    names = {f.name for f in fields(RunConfig)} & {f.name for f in fields(Train)}
+    stored: dict[str, Any] = {name: getattr(config, name) for name in names}
+    runtime = more.get("runtime") or {}
+    if more.get("processes", 1) == 1 and runtime:  # several processes each pick their own device
+        stored["device"] = runtime["device"]
+    if runtime:
+        stored |= {"threads": str(runtime["threads"]), "compile": "on" if runtime["compile"] else "off"}
+    stored |= {"data": config.dataset, "stage1": more.get("stage1")}
+    kept = replace(arguments, **{name: value for name, value in stored.items() if name not in given})
+    return kept, {**config.budget, **config.options, **options}
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that neither the budget nor the method knows, naming the nearest flags.
+
+    Raises:
+        UsageError: The method or an option is unknown.
+    """
+    from longtail.benchmark.grid import option_names
+
+    known = {name.replace("_", "-") for name in option_names(method)}
+    for name in options:
+        if name.replace("_", "-") not in known:
+            raise unknown_name("option", f"--{name}", [*flags(Train), *(f"--{k}" for k in known)])
+
+
+def _train(arguments: Train, options: dict[str, Any]) -> Run:
+    from longtail import request, session
+    from longtail.training.loop import InterruptedRunError
+
+    data = arguments.load_data(arguments.data or "digits")
+    if arguments.epochs is not None:
+        options = {**options, "epochs": arguments.epochs}
+    config = request.make_config(data, arguments.method, seed=arguments.seed, options=options, **arguments.request())
+    folder = Path(arguments.out) if arguments.out is not None else request.default_folder(config)
+    stages = request.build_recipe(config, request.Task.of(data)).stages
+    _announce(arguments, config, folder)
+    try:
+        with shown([stage.epochs for stage in stages], quiet=arguments.quiet) as reporter:
+            return session.train(
+                data,
+                config.method,
+                seed=config.seed,
+                out=folder,
+                resume=arguments.resume,
+                stage1=arguments.stage1,
+                reporter=reporter,
+                **arguments.request(),
+                **arguments.machine(),
+                **options,
+            )
+    except InterruptedRunError as stop:
+        raise LongtailError(f"{stop.message}; everything is kept in {folder}", fix=_how(arguments, folder)) from stop
+    except KeyboardInterrupt:
+        begun = (folder / CONFIG_NAME).exists()
+        fix = _how(arguments, folder) if begun else "nothing was written yet; give the same command again"
+        raise LongtailError("interrupted at once; the work since the last save is lost", fix=fix) from None
+
+
+def _how(arguments: Train, folder: Path) -> str:
+    root = f" --data-root {shlex.quote(arguments.data_root)}" if arguments.data_root else ""
+    return f"to go on: longtail train --resume --out {shlex.quote(str(folder))}{root}"
+
+
+def _announce(arguments: Train, config: RunConfig, folder: Path) -> None:
+    if not arguments.quiet:
+        note(
+            f"{config.method} on {config.dataset}, imbalance {config.imbalance:g}, protocol {config.protocol}, "
+            f"{config.budget['epochs']} epochs, seed {config.seed}, in {folder}"
+        )
+
+
+def _show(result: Run) -> None:
+    from longtail.evaluation import shot_groups
+
+    metrics = result.metrics
+    sizes = {name: len(members) for name, members in shot_groups(metrics["class_counts"]).items()}
+    table = Table(box=SIMPLE, show_header=False)
+    for name, title in SCORES.items():
+        size = f"{sizes[name]} classes" if name in sizes else "all test images"
+        table.add_row(title, percent(metrics[name]), size)
+    say_table(table)
+    say(f"run   {result.path}")
+    say(f"next  longtail evaluate {shlex.quote(str(result.path))}")
