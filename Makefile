@@ -49,7 +49,7 @@ profile: env ## Show where the time of an epoch goes
 	$(BIN)/python benchmarks/profile_epoch.py
 
 docs-results: env ## Generate docs/results.md from results/
-	$(BIN)/python -m longtail.benchmark.results results docs/results.md
+	$(BIN)/python -m longtail.benchmark.results results docs/results.md README.md
 
 docs-figure: env ## Draw the README's picture from the runs of `make demo`
 	$(BIN)/python docs/digits_demo.py demo docs/digits-demo.png

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.profiler import ProfilerActivity, profile
 
+from contenders import BATCH, load_images, make_training, new_network, wait
 from longtail.training.loader import StageLoader
 from longtail.training.loop import InterruptedRunError, SilentReporter, Training
 from longtail.training.runtime import Runtime, pick_device, settle, thread_count
 from longtail.types import Batch, Progress
-from throughput import BATCH, load_images, make_training, new_network, wait
 
 NETWORK_STEP = ("forward and loss", "backward", "optimiser")
 WAITS = ("aten::_local_scalar_dense", "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")

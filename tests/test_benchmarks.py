@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("throughput", "profile_epoch"):
+    for name in ("contenders", "throughput", "profile_epoch", "experts"):
         sys.modules.pop(name, None)
 
 
@@ -40,12 +40,12 @@ def test_throughput_reports_every_contender_and_its_ratios(scripts, no_cifar, ca
 def test_the_trainer_counts_exactly_the_timed_images(scripts):
     import torch
 
-    import throughput
+    import contenders
     from longtail.training.runtime import Runtime
 
     images = torch.zeros(40, 3, 32, 32, dtype=torch.uint8)
-    targets = torch.arange(40) % throughput.CLASSES
-    trainer = throughput.Trainer(images, targets, Runtime(), batch=8)
+    targets = torch.arange(40) % contenders.CLASSES
+    trainer = contenders.Trainer(images, targets, Runtime(), batch=8)
     for steps in (2, 4):  # crosses the end of the five-step epoch
         assert trainer.images_per_second(steps) > 0
         assert trainer.watch.images == 8 * steps
@@ -78,3 +78,19 @@ def test_the_profile_sees_a_synchronisation(scripts, no_cifar, monkeypatch, caps
     arguments = ["--steps", "2", "--threads", "1", "--precision", "fp32", "--batch-size", "4", "--images", "24"]
     assert profile_epoch.main([*arguments, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["profile"]["waits_per_step"] == 1
+
+
+def test_experts_are_measured_both_ways_beside_a_plain_step(scripts, capsys):
+    import experts
+
+    words = ["--steps", "1", "--repeats", "1", "--threads", "1", "--precision", "fp32", "--batch-size", "4", "--json"]
+    experts.main(words)
+    report = json.loads(capsys.readouterr().out)
+    cost = {row["contender"]: row["plain_steps"] for row in report["rows"]}
+    assert cost["plain"] == 1
+    assert set(cost) == {
+        "plain",
+        *(f"{kind}, {way}" for kind in ("ride", "independent") for way in ("one by one", "all at once")),
+    }
+    for kind, best in report["faster"].items():
+        assert best["plain_steps"] == min(cost[name] for name in cost if name.startswith(kind))

@@ -92,12 +92,12 @@ class RunFolder:
         lines = "".join(json.dumps(record) + "\n" for record in records)
         write_atomically(self.path / "history.jsonl", lambda file: file.write(lines.encode()))
 
-    def write_results(self, model: dict[str, Tensor], logits: Tensor, targets: Tensor, metrics: dict[str, Any]) -> None:
+    def write_results(self, model: dict[str, Tensor], test: dict[str, Tensor], metrics: dict[str, Any]) -> None:
         """Write ``model.safetensors``, ``test_logits.npz`` and, last, ``metrics.json``."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
         try:
             save_file(tensors, self.path / "model.safetensors")
-            np.savez_compressed(self.path / "test_logits.npz", logits=logits.numpy(), targets=targets.numpy())
+            np.savez_compressed(self.path / "test_logits.npz", **{name: t.numpy() for name, t in test.items()})
         except OSError as error:
             raise LongtailError(
                 f"the results cannot be written to {self.path}: {error.strerror}", fix="make room, then --resume"

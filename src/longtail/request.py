@@ -59,7 +59,11 @@ class Task:
 
 
 def build_recipe(config: RunConfig, task: Task) -> Recipe:
-    """Build the recipe of a request."""
+    """Build the recipe of a request.
+
+    Raises:
+        UsageError: Names or values do not fit together.
+    """
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.budget.items()}
     budget = Budget(**values)
     context = Context(
@@ -69,7 +73,10 @@ def build_recipe(config: RunConfig, task: Task) -> Recipe:
         augment=augmentation_for(task.name, task.mean, task.std),
         plain=task.plain_transforms(),
     )
-    return methods.build(config.method, context, config.options)
+    try:
+        return methods.build(config.method, context, config.options)
+    except ValueError as error:  # a loss or sampler refused an option
+        raise UsageError(f"{config.method}: {error}") from error
 
 
 def build_run_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
@@ -99,7 +106,7 @@ def make_config(
     name = methods.canonical(method)
     if seed < 0:
         raise UsageError(f"seed is {seed}; it must be at least 0")
-    budget, rest = _budget(data.name, protocol, options)
+    budget, rest = _budget(data.name, name, protocol, options)
     parts = methods.parse(name)
     arguments = assign([methods.part_options(part) for part in parts], rest, also=[f.name for f in fields(Budget)])
     given = {
@@ -125,13 +132,19 @@ def make_config(
     )
 
 
-def _budget(dataset: str, protocol: str, options: Mapping[str, Any]) -> tuple[Budget, dict[str, Any]]:
+def usual_budget(dataset: str, method: str, protocol: str) -> Budget:
+    """Return the budget of a method under a protocol, before any change."""
+    budget = budget_for(dataset, protocol)
+    return replace(budget, **methods.published_budget(method)) if protocol == "published" else budget
+
+
+def _budget(dataset: str, method: str, protocol: str, options: Mapping[str, Any]) -> tuple[Budget, dict[str, Any]]:
     """Return the protocol's budget with the changes among the options, and the options that are not the budget's."""
     hints = typing.get_type_hints(Budget)
     changes = {k.replace("-", "_"): v for k, v in options.items() if k.replace("-", "_") in hints}
     changes = {k: convert(k, v, hints[k]) for k, v in changes.items() if v is not None}
     rest = {k: v for k, v in options.items() if k.replace("-", "_") not in hints}
-    budget = budget_for(dataset, protocol)
+    budget = usual_budget(dataset, method, protocol)
     if "epochs" in changes:
         budget = budget.scaled(changes["epochs"])
     return replace(budget, **changes), rest

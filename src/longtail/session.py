@@ -22,7 +22,7 @@ from longtail.evaluation import metrics as evaluate
 from longtail.folder import RunFolder
 from longtail.networks import Network
 from longtail.request import Task, build_recipe, build_run_network, default_folder, make_config
-from longtail.training.inference import predict_logits
+from longtail.training.inference import network_logits
 from longtail.training.loader import check_batch_size
 from longtail.training.loop import Position, Reporter, SilentReporter, Training
 from longtail.training.runtime import Runtime, pick_device, settle, thread_count
@@ -153,7 +153,10 @@ class _Session:
         network = build_run_network(self.config, self.task, self.recipe)
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = self.folder.load_state()
-        runtime = self._settle(network, device, threads, compile) if state is None else Runtime(**state["runtime"])
+        if state is None:
+            runtime = self._settle(network, device, threads, compile)
+        else:  # as it was begun, on the device that this process was given
+            runtime = replace(Runtime(**state["runtime"]), device=str(device))
         with thread_count(runtime.threads), self._signals():
             self.training = self._training(network, runtime)
             if state is not None:
@@ -205,7 +208,7 @@ class _Session:
 
     def _after_epoch(self, record: dict[str, Any], is_last: bool) -> None:
         if is_last or (len(self.history) + 1) % self.config.eval_every == 0:
-            logits, targets = self._test_logits()
+            logits, targets = self.recipe.inference(self._test_logits()), self.data.test.targets
             record["test_top1"] = 100.0 * int((logits.argmax(1) == targets).sum()) / len(targets)
             self.best = max(self.best or 0.0, record["test_top1"])
         self.history.append(record)
@@ -281,14 +284,16 @@ class _Session:
         self.best = state["best"]
         self.stage1 = str(base)
 
-    def _test_logits(self) -> tuple[Tensor, Tensor]:
-        test, plain = self.data.test, self.task.plain_transforms()
-        logits = predict_logits(self.training.network, self.recipe.inference, test.images, plain, self.training.runtime)
-        return logits.cpu(), test.targets
+    def _test_logits(self) -> Tensor:
+        """Return what the network says of the test set, (N, C) or (E, N, C)."""
+        plain, runtime = self.task.plain_transforms(), self.training.runtime
+        return network_logits(self.training.network, self.data.test.images, plain, runtime).cpu()
 
     def _finish(self) -> None:
-        logits, targets = self._test_logits()
+        raw, targets = self._test_logits(), self.data.test.targets
+        logits = self.recipe.inference(raw)
         position, runtime = self.training.position, self.training.runtime
+        scores = evaluate(logits.numpy(), targets.numpy(), list(self.task.class_counts))
         metrics = {
             "method": self.config.method,
             "dataset": self.config.dataset,
@@ -296,10 +301,10 @@ class _Session:
             "protocol": self.config.protocol,
             "seed": self.config.seed,
             "epochs": self.config.budget["epochs"],
-            **evaluate(logits.numpy(), targets.numpy(), list(self.task.class_counts)),
+            **scores,
             "class_counts": list(self.task.class_counts),
             "selection": "last-epoch",
-            "best_test_epoch_top1": self.best,
+            "best_test_epoch_top1": max(self.best or 0.0, scores["top1"]),
             "train_seconds": position.seconds,
             "images_per_second": position.images / max(position.seconds, 1e-9),
             "device": runtime.device,
@@ -308,4 +313,5 @@ class _Session:
             "compile": runtime.compile,
             "stage1": self.stage1,
         }
-        self.folder.write_results(self.training.network.state_dict(), logits, targets, metrics)
+        arrays = {"logits": logits, "targets": targets, **({"expert_logits": raw} if raw.ndim == 3 else {})}
+        self.folder.write_results(self.training.network.state_dict(), arrays, metrics)

@@ -18,6 +18,7 @@ from longtail.losses import (
     ClassCountLoss,
     CrossEntropyLoss,
     FocalLoss,
+    GCLLoss,
     LabelAwareSmoothingLoss,
     LabelSmoothingLoss,
     LDAMLoss,
@@ -39,6 +40,7 @@ MODULES: dict[str, Callable[..., ClassCountLoss]] = {
     "cb_sigmoid": lambda c, **kw: CBLoss(c, form="sigmoid", **kw),
     "cb_focal": lambda c, **kw: CBLoss(c, form="focal", gamma=0.5, **kw),
     "ldam": LDAMLoss,
+    "gcl": lambda c, **kw: GCLLoss(c, m=0.1, **kw).eval(),  # in training mode it draws
     "balanced_softmax": BalancedSoftmaxLoss,
     "logit_adjustment": lambda c, **kw: LogitAdjustmentLoss(c, tau=1.3, **kw),
     "seql": lambda c, **kw: SoftmaxEqualizationLoss(c, threshold=0.1, generator=torch.Generator().manual_seed(3), **kw),

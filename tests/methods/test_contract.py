@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import longtail
 from longtail import folder, methods
 from longtail.request import Task, build_recipe, build_run_network, make_config
+from longtail.training.inference import HeadView
 from longtail.training.loader import StageLoader
 from longtail.training.loop import InterruptedRunError, SilentReporter
 from longtail.training.recipe import enter_structure
@@ -31,6 +32,15 @@ CONTRACT = [
     "ldam+drw+mixup",
     "ce+drs+mixup",
     "crt+mixup",
+    "ce+cutmix",
+    "ce+remix",
+    "ldam+drw+cmo",
+    "crt+cmo",
+    "crt+h2t",
+    "mislas+h2t",
+    "gcl+h2t",
+    "ride+mixup",
+    "ride+cmo",
     "ce+post-hoc-la",
 ]
 
@@ -136,7 +146,7 @@ def test_gradients_reach_what_trains_and_nothing_else(name, digits):
         view = network
         if stage.cached_features:
             images = torch.randn(len(digits.train), network.num_features)
-            view = network.head
+            view = HeadView(network)
         network.backbone.requires_grad_(stage.trainable == "all")
         loader = StageLoader(images, digits.train.targets, stage, number=number, num_classes=10, seed=0, world=world)
         network.zero_grad(set_to_none=True)
@@ -181,7 +191,7 @@ def test_frozen_backbone_does_not_move(digits, plain_run, tmp_path):
         assert all(torch.equal(ours[key], base[key]) for key in backbone)
 
 
-@pytest.mark.parametrize("name", ["crt", "lws", "tau-norm", "ncm", "crt+mixup"])
+@pytest.mark.parametrize("name", ["crt", "lws", "tau-norm", "ncm", "crt+mixup", "crt+cmo", "mislas", "crt+h2t"])
 def test_a_finished_run_stands_in_for_the_first_stage(name, digits, plain_run, tmp_path):
     recipe, _ = parts(name, digits)
     base = longtail.train(digits, recipe.first_stage_of, out=tmp_path / "base", **plain_run)

@@ -5,11 +5,12 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from longtail.errors import UsageError
 from longtail.methods.deferred import drw
 from longtail.training.budget import Budget, budget_for
-from longtail.training.recipe import Schedule
+from longtail.training.recipe import SGD, Schedule
 
 
 def test_the_published_schedule_is_ldam_drws():
@@ -75,3 +76,16 @@ def test_unknown_protocol_and_missing_one():
         budget_for("cifar100", "quik")
     with pytest.raises(UsageError, match="no published protocol for digits"):
         budget_for("digits", "published")
+
+
+def test_parameters_of_one_stage_learn_at_rates_of_their_own():
+    network, objective = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), nn.Linear(1, 1)
+    groups = SGD(lr=0.4, lr_scales=(("0.bias", 0.0), ("0.", 0.5))).parameter_groups(network, objective)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    expected = {network[0].bias: 0.0, network[0].weight: 0.2, network[1].weight: 0.4, objective.weight: 0.4}
+    assert {id(p): lr for p, lr in expected.items()}.items() <= rates.items()
+    assert len(rates) == 6
+    network[0].requires_grad_(False)
+    assert [len(g["params"]) for g in SGD().parameter_groups(network, objective)] == [4]
+    with pytest.raises(ValueError, match=r"no parameter that trains has a name that starts with 0\."):
+        SGD(lr_scales=(("0.", 0.5),)).parameter_groups(network, objective)

@@ -58,10 +58,7 @@ class Mixup:
         Raises:
             ValueError: If the images are integers or mixed already.
         """
-        if batch.mixed_targets is not None:
-            raise ValueError("Mixup: the batch is mixed already; use one mixing step")
-        if not batch.images.is_floating_point():
-            raise ValueError(f"Mixup: needs floating-point images (normalise first), got {batch.images.dtype}")
+        check_mixable(batch, "Mixup")
         if self.alpha <= 0:
             return batch
         size, device = len(batch), batch.images.device
@@ -74,6 +71,14 @@ class Mixup:
     def mix(self, batches: tuple[Batch, ...], generator: torch.Generator, progress: Progress) -> tuple[Batch, ...]:
         """Mix every stream's batch within itself; the schedule does not matter."""
         return tuple(self(batch, generator) for batch in batches)
+
+
+def check_mixable(batch: Batch, name: str) -> None:
+    """Raise ValueError unless a batch holds normalised images that are not mixed yet."""
+    if batch.mixed_targets is not None:
+        raise ValueError(f"{name}: the batch is mixed already; use one mixing step")
+    if not batch.images.is_floating_point():
+        raise ValueError(f"{name}: needs floating-point images (normalise first), got {batch.images.dtype}")
 
 
 def beta(alpha: float, size: int, generator: torch.Generator) -> Tensor:

@@ -100,8 +100,7 @@ def plan(
     Raises:
         UsageError: A name, value or combination is wrong, or a folder holds another run.
     """
-    wanted = list(dict.fromkeys(methods.canonical(name) for name in names))
-    wanted = [BASELINE, *(name for name in wanted if name != BASELINE)]
+    wanted = methods_of(names)
     shares = _shares(wanted, options or {})
     configs = {
         (name, seed): make_config(
@@ -132,6 +131,16 @@ def plan(
     for cell in cells:
         _check_folder(cell)
     return cells
+
+
+def methods_of(names: Sequence[str]) -> list[str]:
+    """Return the methods of a grid, spelled canonically and once each, the baseline first.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    wanted = dict.fromkeys(methods.canonical(name) for name in names)
+    return [BASELINE, *(name for name in wanted if name != BASELINE)]
 
 
 def _shares(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

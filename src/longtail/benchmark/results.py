@@ -1,6 +1,6 @@
 """The results page of the documentation, generated from committed results.
 
-    python -m longtail.benchmark.results results docs/results.md      write the page
+    python -m longtail.benchmark.results results docs/results.md [README.md]      write the page, fill the readme
     python -m longtail.benchmark.results collect RUN... results       copy finished runs into the results
 
 A result is one JSON file named ``DATASET-ifIF-METHOD-PROTOCOL-sSEED.json``: the run's metrics, its configuration, and
@@ -19,8 +19,9 @@ from typing import Any
 
 from longtail.benchmark import published
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
-from longtail.config import read_config
+from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
+from longtail.request import usual_budget
 
 _NAMES = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "digits": "Handwritten digits"}
 _INTRO = """\
@@ -61,7 +62,14 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         metrics["stage1"] = PurePath(metrics["stage1"]).name
     made_by = dict(more.get("made_by", {}))
     made_by["command"] = _without_folders(made_by.get("command", ""))
-    content = {"metrics": metrics, "config": asdict(config), "runtime": more.get("runtime"), "made_by": made_by}
+    runtime = more.get("runtime") or {}
+    content = {
+        "command": command_of(config, runtime),
+        "metrics": metrics,
+        "config": asdict(config),
+        "runtime": runtime,
+        "made_by": made_by,
+    }
     target = Path(results_dir) / (
         f"{config.dataset}-if{config.imbalance:g}-{config.method}-{config.protocol}-s{config.seed}.json"
     )
@@ -70,10 +78,36 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     return target
 
 
+def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
+    """Return the command that makes a run, whatever way it was started: all that differs from the defaults."""
+    words = ["longtail", "train", config.dataset, "--method", config.method, "--imbalance", f"{config.imbalance:g}"]
+    words += ["--protocol", config.protocol, "--seed", str(config.seed)]
+    optional = {"profile": "exp", "subset_seed": 0, "dev_per_class": 0}
+    changed = {k: getattr(config, k) for k, default in optional.items() if getattr(config, k) != default}
+    usual = asdict(usual_budget(config.dataset, config.method, config.protocol))
+    changed |= {k: v for k, v in config.budget.items() if _plain(v) != _plain(usual[k])}
+    changed |= config.options
+    changed |= {name: runtime[name] for name in ("precision", "threads") if name in runtime}
+    if "compile" in runtime:
+        changed["compile"] = "on" if runtime["compile"] else "off"
+    for name, value in changed.items():
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        words += [f"--{name.replace('_', '-')}", text]
+    return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _without_folders(command: str) -> str:
     """Shorten absolute paths to their last part: whose machine it was is nobody's business."""
-    words = shlex.split(command)
-    return shlex.join(PurePath(word).name if PurePath(word).is_absolute() else word for word in words)
+
+    def short(word: str) -> str:
+        flag, equals, value = word.rpartition("=")
+        return flag + equals + (PurePath(value).name if PurePath(value).is_absolute() else value)
+
+    return shlex.join(short(word) for word in shlex.split(command))
 
 
 def read(results_dir: str | Path) -> list[dict[str, Any]]:
@@ -86,7 +120,7 @@ def read(results_dir: str | Path) -> list[dict[str, Any]]:
     for path in sorted(Path(results_dir).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            results.append({key: content[key] for key in ("metrics", "config", "runtime", "made_by")})
+            results.append({key: content[key] for key in ("command", "metrics", "config", "runtime", "made_by")})
         except (ValueError, KeyError, TypeError) as error:
             raise LongtailError(f"{path} is not a result of a run: {type(error).__name__} {error}") from error
     return results
@@ -109,6 +143,34 @@ def page(results: Iterable[Mapping[str, Any]], pages: frozenset[str] = frozenset
     if not sections:
         parts.append("No results yet.\n")
     return "\n".join(parts)
+
+
+def fill(text: str, results: Iterable[Mapping[str, Any]]) -> str:
+    """Put the tables of CIFAR-100-LT at imbalance 100 between the marks of a text.
+
+    Raises:
+        LongtailError: The text has no marks.
+    """
+    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise LongtailError(f"the text has no {begin} ... {end}")
+    parts = []
+    for protocol in ("published", "common", "quick"):
+        chosen = [
+            r
+            for r in results
+            if (r["metrics"]["dataset"], r["metrics"]["imbalance"]) == ("cifar100", 100)
+            and r["metrics"]["protocol"] == protocol
+        ]
+        if chosen:
+            table = aggregate(r["metrics"] for r in chosen)
+            about = table.about
+            known = {row.method: _published(row.method, about, chosen[0]["config"]["profile"]) for row in table.rows}
+            title = f"CIFAR-100-LT, imbalance 100, protocol `{protocol}` ({about['epochs']} epochs), top-1 in percent:"
+            parts += ["", title, "", *_rows(table, chosen, known, frozenset())]
+    return before + begin + "\n".join([*parts, ""]) + "\n" + end + after
 
 
 def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str]) -> str:
@@ -163,7 +225,7 @@ def _sources(known: Mapping[str, Sequence[published.Published]]) -> list[str]:
 def _machines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the commands behind a section, and what they ran on."""
     made = [result["made_by"] for result in results]
-    commands = dict.fromkeys(m.get("command", "") for m in made)
+    commands = [result["command"] for result in results]
     machines = dict.fromkeys(
         f"{m.get('processor', '?')}, torch {m.get('torch', '?')}, longtail {m.get('longtail', '?')} at commit "
         f"{_short(m.get('commit'))}"
@@ -185,12 +247,17 @@ def main(words: Sequence[str]) -> int:
             for run in words[1:-1]:
                 print(collect(run, words[-1]))
             return 0
-        if len(words) != 2:
-            raise UsageError("the results page needs two arguments", fix="RESULTS PAGE, or collect RUN... RESULTS")
+        if len(words) not in (2, 3):
+            raise UsageError(
+                "the results page needs two or three arguments", fix="RESULTS PAGE [README], or collect RUN... RESULTS"
+            )
         target = Path(words[1])
         pages = frozenset(path.stem for path in (target.parent / "methods").glob("*.md"))
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(read(words[0]), pages), encoding="utf-8")
+        results = read(words[0])
+        target.write_text(page(results, pages), encoding="utf-8")
+        for readme in map(Path, words[2:]):
+            readme.write_text(fill(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
     except LongtailError as error:
         print(f"longtail: {error}", file=sys.stderr)
         return error.exit_status

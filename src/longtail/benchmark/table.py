@@ -75,20 +75,26 @@ class Table:
         """One line that says what was run."""
         if not self.about:
             return "no finished runs"
-        counts = {len(row.seeds) for row in self.rows}
-        seeds = f"{counts.pop()} seed(s)" if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
+        counts = [len(row.seeds) for row in self.rows]
+        few, most = min(counts), max(counts)
+        seeds = "1 seed" if most == few == 1 else f"{most} seeds" if most == few else f"{few} to {most} seeds"
         a = self.about
         return f"{a['dataset']}, imbalance {a['imbalance']:g}, protocol {a['protocol']}, {a['epochs']} epochs, {seeds}"
 
 
 def aggregate(
-    runs: Iterable[Metrics], *, failures: Mapping[str, Sequence[str]] | None = None, baseline: str = BASELINE
+    runs: Iterable[Metrics],
+    *,
+    failures: Mapping[str, Sequence[str]] | None = None,
+    order: Sequence[str] = (),
+    baseline: str = BASELINE,
 ) -> Table:
     """Average the seeds of each method.
 
     Args:
-        runs: Contents of ``metrics.json``, in the order in which methods are shown.
+        runs: Contents of ``metrics.json``.
         failures: Reasons of failed runs by method; a method without any finished run still gets its row.
+        order: Methods in the order of the rows; others follow in the order of their runs.
         baseline: The method that gains are measured from.
 
     Raises:
@@ -108,7 +114,8 @@ def aggregate(
     for method in reasons:
         by_method.setdefault(method, {})
     base = by_method.get(baseline, {})
-    rows = tuple(_row(method, seeds, base, reasons.get(method, ())) for method, seeds in by_method.items())
+    shown = [m for m in order if m in by_method] + [m for m in by_method if m not in order]
+    rows = tuple(_row(method, by_method[method], base, reasons.get(method, ())) for method in shown)
     return Table(about, rows, baseline)
 
 
@@ -140,7 +147,7 @@ def _summary(name: str, runs: Mapping[int, Metrics], base: Mapping[int, Metrics]
 
 def signed(gain: float | None) -> str:
     """Return a gain with its sign, or nothing."""
-    return "" if gain is None else f"{gain:+.1f}"
+    return "" if gain is None else f"{round(gain, 1) + 0.0:+.1f}"  # + 0.0: no minus sign before a zero
 
 
 def to_markdown(table: Table) -> str:

@@ -6,8 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -15,6 +14,7 @@ from longtail.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 
+_POSITIONAL = tyro.conf.Positional[str].__metadata__[0]  # type: ignore[attr-defined]
 _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
 
 
@@ -86,9 +86,9 @@ def flags(kind: type[Any]) -> list[str]:
 
 def _flags(kind: type[Any]) -> dict[str, bool]:
     """Return the flags of a dataclass, and whether each takes a value."""
-    return {
-        f.name.replace("_", "-"): f.type not in (bool, "bool") for f in fields(kind) if "Positional" not in str(f.type)
-    }
+    plain, marked = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    markers = {name: getattr(hint, "__metadata__", ()) for name, hint in marked.items()}
+    return {name.replace("_", "-"): plain[name] is not bool for name in plain if _POSITIONAL not in markers[name]}
 
 
 def _typed(kind: type[T], verb: str, words: Sequence[str]) -> T:
@@ -104,11 +104,11 @@ def _typed(kind: type[T], verb: str, words: Sequence[str]) -> T:
 
 
 def _plain(text: str) -> str:
-    """Reduce tyro's box to its first sentence."""
-    lines = [re.sub(r"[│╭╮╰╯|]|^[─\s]+|[─\s]+$", "", line).strip() for line in text.splitlines()]
+    """Reduce tyro's box, drawn in Unicode or ASCII, to its first sentence."""
+    lines = [inside for line in text.splitlines() if (inside := line.strip(" │"))]
     kept: list[str] = []
-    for line in lines:
-        if not line or "─" in line or line.endswith("errors:") or line.endswith("helptext:"):
+    for line in lines[1:]:  # the first is the title
+        if re.match("[─╰-]{3}", line) or line.endswith(("errors:", "helptext:")):
             if kept:
                 break
             continue

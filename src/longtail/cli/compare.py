@@ -18,7 +18,7 @@ from longtail.benchmark.table import SCORES, TITLES, Summary, Table, aggregate, 
 from longtail.cli.arguments import parse_open
 from longtail.cli.output import is_main, note, say, say_json, say_table
 from longtail.cli.progress import shown
-from longtail.cli.setup import Setup
+from longtail.cli.setup import Setup, Unset
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -27,22 +27,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Compare(Setup):
-    """Run methods x seeds one after the other and put them into one table, with the gain over plain cross-entropy.
-
-    What is finished already is kept, what was stopped goes on: give the same command again. Cross-entropy is added as
-    the baseline, and two-stage methods start from it. Any other --NAME VALUE is a field of the budget (--lr,
-    --batch-size ...) or an option of those methods that have it (--tau, --ldam.max-m ...).
-    """
+class What:
+    """The flags that stand first in the help."""
 
     data: Positional[str] = "digits"
-    """digits, cifar10 or cifar100."""
+    """digits, cifar10 or cifar100"""
     methods: str = "ce,ldam+drw,bsce"
-    """Methods separated by commas."""
+    """Methods separated by commas"""
     seeds: int = 3
     """Number of training seeds: 0, 1, ..."""
-    out: str | None = None
-    """Folder of the run folders and of comparison.md, .csv and .json; without it one under runs/."""
+    out: Unset[str] = None
+    """Folder of the run folders and of comparison.md, .csv and .json (default: one under runs/)"""
+
+
+@dataclass(frozen=True)
+class Compare(Setup, What):  # fields of the last base come first
+    """Run methods x seeds one after the other and make one table, with the gain over plain cross-entropy.
+
+    What is finished already is kept, what was stopped goes on: give the same command again. Cross-entropy is added as
+    the baseline, and two-stage methods start from it.
+
+    Any other --NAME VALUE is a field of the budget, such as --lr or --batch-size, or an option of those methods that
+    have it, such as --tau or --ldam.max-m.
+    """
 
 
 def run(words: Sequence[str]) -> int:
@@ -55,7 +62,7 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(f"seeds is {arguments.seeds}; it must be at least 1")
     out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"compare-{arguments.data}"
     outcomes = _run_grid(arguments, names, options, out)
-    table = tabulate(outcomes)
+    table = tabulate(outcomes, names)
     if arguments.json:
         say_json({**to_plain(table), "out": str(out), "runs": [_plain(outcome) for outcome in outcomes]})
     else:
@@ -83,21 +90,24 @@ def _run_grid(arguments: Compare, names: Sequence[str], options: dict[str, str],
             outcomes.append(outcome)
             if not arguments.quiet:
                 note(_line(outcome, len(outcomes), len(cells)))
-            write(tabulate(outcomes), outcomes, out)
+            write(tabulate(outcomes, names), outcomes, out)
     except (InterruptedRunError, KeyboardInterrupt) as stop:
         done = f"{len(outcomes)} of {len(cells)} runs are done"
         raise LongtailError(f"stopped; {done}", fix="give the same command again to go on") from stop
     return outcomes
 
 
-def tabulate(outcomes: Sequence[Outcome]) -> Table:
-    """Return the table of a grid, with failures as rows."""
+def tabulate(outcomes: Sequence[Outcome], names: Sequence[str]) -> Table:
+    """Return the table of a grid, methods in the order of their names, with failures as rows."""
+    from longtail.benchmark.grid import methods_of
+
     failures: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.status == "failed":
             config = outcome.cell.config
             failures.setdefault(config.method, []).append(f"seed {config.seed}: {outcome.reason}")
-    return aggregate((o.metrics for o in outcomes if o.metrics is not None), failures=failures)
+    finished = (outcome.metrics for outcome in outcomes if outcome.metrics is not None)
+    return aggregate(finished, failures=failures, order=methods_of(names))
 
 
 def write(table: Table, outcomes: Sequence[Outcome], out: Path) -> None:
@@ -149,5 +159,6 @@ def _cell(summary: Summary | None) -> Text:
     if summary is None:
         return Text("n/a")
     gain = signed(summary.gain)
-    style = "green" if (summary.gain or 0) > 0 else "red"
+    change = round(summary.gain or 0.0, 1)
+    style = "green" if change > 0 else "red" if change < 0 else "dim"
     return Text.assemble(str(summary), (f" {gain:>5}" if gain else " " * 6, style))

@@ -6,15 +6,16 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
+from longtail.cli.experts import show_experts
 from longtail.cli.output import percent, say, say_json, say_table
 from longtail.config import read_config
 from longtail.errors import LongtailError, UsageError
@@ -32,15 +33,17 @@ class Evaluate:
     """
 
     run: Positional[str]
-    """The run folder."""
+    """The run folder"""
     rule: Literal["kang", "oltr", "mislas"] = "kang"
-    """How many, medium and few are drawn: kang (most papers), oltr, or mislas (also H2T)."""
+    """How many, medium and few are drawn: kang (most papers), oltr, or mislas (also H2T)"""
     distribution: Distribution = "balanced"
-    """How often classes occur at test time."""
+    """How often classes occur at test time"""
     test_imbalance: float = 50.0
-    """Imbalance factor of the forward or backward test distribution."""
-    json: bool = False
-    """Print JSON on stdout."""
+    """Imbalance factor of the forward or backward test distribution"""
+    experts: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Compare the experts of a run that has several: each one's accuracies, agreement, what their average gains"""
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print JSON on stdout"""
 
 
 def run(words: Sequence[str]) -> int:
@@ -59,9 +62,9 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
 
     Raises:
         LongtailError: The folder holds no finished run, or its logits are damaged.
-        UsageError: The test imbalance is below 1.
+        UsageError: The test imbalance is below 1, or experts are asked for and there are none.
     """
-    from longtail.evaluation import metrics
+    from longtail.evaluation import expert_agreement, metrics
 
     folder = Path(arguments.run)
     config, more = read_config(folder)
@@ -69,6 +72,9 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
     task = more["data"]
     try:
         scores = metrics(logits, targets, task["class_counts"], rule=arguments.rule)
+        comparison: dict[str, Any] = {}
+        if arguments.experts:
+            comparison["experts"] = expert_agreement(read_logits(folder, "expert_logits")[0], targets, logits)
     except ValueError as error:
         raise LongtailError(f"{folder / 'test_logits.npz'} does not fit its run: {error}") from error
     prior = class_prior(task["class_counts"], arguments.distribution, arguments.test_imbalance)
@@ -86,19 +92,26 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "expected_top1": expected_accuracy(scores["per_class"], prior),
         "class_counts": task["class_counts"],
         "class_names": task["class_names"],
+        **comparison,
     }
 
 
-def read_logits(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the test logits (N, C) and targets (N,) of a run.
+def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the test logits (N, C), or with ``expert_logits`` (E, N, C), and targets (N,) of a run.
 
     Raises:
         LongtailError: They are missing or damaged.
+        UsageError: The run has one network and no experts.
     """
     path = folder / "test_logits.npz"
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return content["logits"], content["targets"]
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            if name == "expert_logits" and name not in content:
+                raise UsageError(
+                    f"{folder} is a run of a single network: it has no experts to compare",
+                    fix="leave --experts out, or train ride or independent-experts",
+                )
+            return content[name], content["targets"]
     except FileNotFoundError:
         raise LongtailError(
             f"{folder} is not finished: it has no {path.name}", fix=f"longtail train --resume --out {folder}"
@@ -166,3 +179,5 @@ def _show(report: dict[str, Any]) -> None:
     for name, count, accuracy in rows:
         classes.add_row(name, str(count), percent(accuracy))
     say_table(classes)
+    if "experts" in report:
+        show_experts(report["experts"], report["class_names"])

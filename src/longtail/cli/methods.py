@@ -5,14 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
 from longtail.cli.output import say, say_json, say_table
+from longtail.cli.setup import Unset
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Methods:
     NAME may be put together, such as ldam+drw.
     """
 
-    name: Positional[str | None] = None
+    name: Positional[Unset[str]] = None
     """METHOD, MODIFIER or METHOD+MODIFIER+..."""
-    json: bool = False
-    """Print JSON on stdout."""
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print JSON on stdout"""
 
 
 def run(words: Sequence[str]) -> int:

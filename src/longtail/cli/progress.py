@@ -16,7 +16,7 @@ from longtail.cli.output import is_main, note
 
 SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BETWEEN_DRAWS = 0.2
-_EPOCHS_REMEMBERED = 10
+_EPOCHS_REMEMBERED = 11
 
 
 class Clock:
@@ -61,10 +61,11 @@ class Clock:
 
     @property
     def left(self) -> str:
-        """Time left, as ``m:ss`` or ``h:mm:ss``; empty before the first epoch ended."""
-        if not self._seconds:
+        """Time left, as ``m:ss`` or ``h:mm:ss``; empty before the second epoch ended (the first is always slow)."""
+        if len(self._seconds) < 2:
             return ""
-        seconds = round((self.total - self.done) * sum(self._seconds) / len(self._seconds))
+        later = list(self._seconds)[1:]
+        seconds = round((self.total - self.done) * sum(later) / len(later))
         minutes, hours = seconds // 60 % 60, seconds // 3600
         return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
 
@@ -77,13 +78,17 @@ class Clock:
 class Lines:
     """Says a line after the first epoch, the last one, and others as time passes."""
 
-    def __init__(self, stage_epochs: Sequence[int], label: str = "") -> None:
+    def __init__(self, stage_epochs: Sequence[int], label: str = "", opening: str = "") -> None:
         self._clock = Clock(stage_epochs)
         self._label = label
+        self._opening = opening
         self._said: float | None = None
 
     def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
         """Hear that a stage begins."""
+        if self._opening:
+            note(self._opening)
+            self._opening = ""
         self._clock.enter(name, number, epochs)
 
     def step(self, epoch: int, step: int, steps: int, images: int) -> None:
@@ -98,16 +103,17 @@ class Lines:
         if self._said is not None and not is_last and now - self._said < SECONDS_BETWEEN_LINES:
             return
         self._said = now
-        left = "" if is_last else f"  left {clock.left}"
+        left = f"  left {clock.left}" if clock.left and not is_last else ""
         note(f"{self._label}{clock.place}  epoch {clock.epoch}/{clock.epochs}  {_numbers(record)}{left}")
 
 
 class Bar:
     """Draws one bar over the epochs of all stages."""
 
-    def __init__(self, stage_epochs: Sequence[int], progress: Progress, label: str = "") -> None:
+    def __init__(self, stage_epochs: Sequence[int], progress: Progress, label: str = "", opening: str = "") -> None:
         self._clock = Clock(stage_epochs)
         self._label = label
+        self._opening = opening
         self._progress = progress
         self._task = progress.add_task("preparing", total=self._clock.total, numbers="", left="")
         self._drawn = 0.0
@@ -115,6 +121,9 @@ class Bar:
 
     def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
         """Hear that a stage begins."""
+        if self._opening:
+            self._progress.console.print(self._opening, soft_wrap=True)
+            self._opening = ""
         self._clock.enter(name, number, epochs)
         self._draw()
 
@@ -156,13 +165,16 @@ def _numbers(record: dict[str, Any]) -> str:
 
 
 @contextmanager
-def shown(stage_epochs: Sequence[int], *, quiet: bool, label: str = "") -> Iterator[Lines | Bar | Quiet]:
+def shown(
+    stage_epochs: Sequence[int], *, quiet: bool, label: str = "", opening: str = ""
+) -> Iterator[Lines | Bar | Quiet]:
     """Give a reporter that fits where stderr goes.
 
     Args:
         stage_epochs: Epochs of each stage of the run.
         quiet: Say nothing.
         label: Before every line, such as the run's name in a grid.
+        opening: Said once, when training really begins.
     """
     if quiet or not is_main():
         yield Quiet()
@@ -171,6 +183,6 @@ def shown(stage_epochs: Sequence[int], *, quiet: bool, label: str = "") -> Itera
         numbers = (TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[left]}"))
         console = Console(stderr=True, markup=False, highlight=False)
         with Progress(*columns, *numbers, console=console, transient=True, refresh_per_second=4) as progress:
-            yield Bar(stage_epochs, progress, label)
+            yield Bar(stage_epochs, progress, label, opening)
     else:
-        yield Lines(stage_epochs, label)
+        yield Lines(stage_epochs, label, opening)

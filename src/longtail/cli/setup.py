@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from tyro.conf import arg
 
 if TYPE_CHECKING:
     from longtail.data import LongTailData
+
+T = TypeVar("T")
+
+Unset = Annotated[T | None, arg(help_behavior_hint="")]
+"""A flag whose help says itself what holds without it."""
 
 
 @dataclass(frozen=True)
 class Setup:
     """What a run is made of beside its method and seed."""
 
-    imbalance: float | None = None
-    """Imbalance factor, largest over smallest class; without it the data set's own (digits 50, CIFAR 100)."""
+    imbalance: Unset[float] = None
+    """Imbalance factor, largest over smallest class (default: the data set's, digits 50, CIFAR 100)"""
     profile: Literal["exp", "step"] = "exp"
-    """How the class sizes fall."""
+    """How the class sizes fall"""
     subset_seed: int = 0
-    """Seed of the choice of images, apart from the training seed; 0 is the subset of the papers."""
+    """Seed of the choice of images, apart from the training seed; 0 is the subset of the papers"""
     dev_per_class: int = 0
-    """Images per class held out as a balanced development set."""
+    """Images per class held out as a balanced development set"""
     protocol: str = "common"
-    """Budget: common (one for all methods), published (the papers') or quick (short, for checks)."""
-    epochs: int | None = None
-    """Epochs of training; warm-up and schedule are stretched or shrunk with them."""
-    backbone: str | None = None
-    """Network; without it the one the papers use on this data set."""
+    """Budget: common (one for all methods), published (the papers') or quick (short, for checks)"""
+    epochs: Unset[int] = None
+    """Epochs; warm-up and schedule stretch or shrink with them (default: the protocol's)"""
+    backbone: Unset[str] = None
+    """Network (default: the papers' on this data set)"""
     device: str = "auto"
-    """cpu, cuda, cuda:N, or auto."""
+    """cpu, cuda, cuda:N or auto"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Number format of the network's arithmetic; auto takes the faster one."""
+    """Number format of the network's arithmetic; auto takes the faster one"""
     threads: str = "auto"
-    """CPU threads; auto tries which number is fastest now."""
+    """CPU threads; auto tries which number is fastest now"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether the network is compiled; auto does it where the run is long enough to pay."""
-    eval_every: int | None = None
-    """Epochs between looks at the test set, for the record only; without it 20 looks a run."""
-    data_root: str | None = None
-    """Folder of the data sets; without it LONGTAIL_DATA, then ./.data."""
-    download: bool = False
-    """Fetch the data set where it is missing."""
-    json: bool = False
-    """Print the result, or the error, as JSON on stdout."""
-    quiet: bool = False
-    """Show no progress."""
+    """Whether the network is compiled; auto does it where the run is long enough to pay"""
+    eval_every: Unset[int] = None
+    """Epochs between looks at the test set, for the record only (default: 20 looks a run)"""
+    data_root: Unset[str] = None
+    """Folder of the data sets (default: LONGTAIL_DATA, else ./.data)"""
+    download: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Fetch the data set where it is missing"""
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print the result, or the error, as JSON on stdout"""
+    quiet: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Show no progress"""
 
     def load_data(self, name: str) -> LongTailData:
         """Load the data set and cut its tail."""

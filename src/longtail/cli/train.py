@@ -6,18 +6,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import flags, parse_open
-from longtail.cli.output import note, percent, say, say_json, say_table
+from longtail.cli.output import percent, say, say_json, say_table
 from longtail.cli.progress import shown
-from longtail.cli.setup import Setup
+from longtail.cli.setup import Setup, Unset
 from longtail.config import CONFIG_NAME, RunConfig, read_config
-from longtail.errors import LongtailError, unknown_name
+from longtail.errors import LongtailError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from longtail.run import Run
@@ -26,26 +26,33 @@ SCORES = {"top1": "top-1", "many": "many", "medium": "medium", "few": "few"}
 
 
 @dataclass(frozen=True)
-class Train(Setup):
+class What:
+    """The flags that stand first in the help."""
+
+    data: Positional[Unset[str]] = None
+    """digits (the default), cifar10 or cifar100"""
+    method: str = "bsce"
+    """METHOD or METHOD+MODIFIER+..., such as ldam+drw; `longtail methods` lists them"""
+    seed: int = 0
+    """Seed of initial weights, order and augmentation"""
+    out: Unset[str] = None
+    """The run folder (default: one under runs/, named after the request)"""
+    resume: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Go on with the run in --out"""
+    stage1: Unset[str] = None
+    """A finished run that stands in for the first stage of a two-stage method"""
+
+
+@dataclass(frozen=True)
+class Train(Setup, What):  # fields of the last base come first
     """Train a method on a data set, evaluate it, and write a run folder.
 
     Any other --NAME VALUE is a field of the budget (--lr, --batch-size, --weight-decay, --momentum, --nesterov,
-    --warmup, --schedule, --milestones, --decay) or an option of the method (--tau, --ldam.max-m ...; `longtail methods
-    NAME` lists them). `longtail train --resume --out DIR` goes on with a run, which needs nothing else.
-    """
+    --warmup, --schedule, --milestones, --decay) or an option of the method, such as --tau or --ldam.max-m:
+    `longtail methods NAME` lists them.
 
-    data: Positional[str | None] = None
-    """digits (the default), cifar10 or cifar100."""
-    method: str = "bsce"
-    """METHOD or METHOD+MODIFIER+..., such as ldam+drw; `longtail methods` lists them."""
-    seed: int = 0
-    """Seed of initial weights, order and augmentation."""
-    out: str | None = None
-    """The run folder; without it one under runs/, named after the request."""
-    resume: bool = False
-    """Go on with the run in --out."""
-    stage1: str | None = None
-    """A finished run that stands in for the first stage of a two-stage method."""
+    `longtail train --resume --out DIR` goes on with a run and needs nothing else.
+    """
 
 
 def run(words: Sequence[str]) -> int:
@@ -100,8 +107,12 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
 
     known = {name.replace("_", "-") for name in option_names(method)}
     for name in options:
-        if name.replace("_", "-") not in known:
-            raise unknown_name("option", f"--{name}", [*flags(Train), *(f"--{k}" for k in known)])
+        if name.replace("_", "-") in known:
+            continue
+        part, dot, _ = name.rpartition(".")
+        if dot and part not in method.split("+"):
+            raise UsageError(f"option --{name} is for {part!r}, which is no part of {method!r}")
+        raise unknown_name("option", f"--{name}", [*flags(Train), *(f"--{k}" for k in known)])
 
 
 def _train(arguments: Train, options: dict[str, Any]) -> Run:
@@ -113,10 +124,9 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
         options = {**options, "epochs": arguments.epochs}
     config = request.make_config(data, arguments.method, seed=arguments.seed, options=options, **arguments.request())
     folder = Path(arguments.out) if arguments.out is not None else request.default_folder(config)
-    stages = request.build_recipe(config, request.Task.of(data)).stages
-    _announce(arguments, config, folder)
+    epochs = [stage.epochs for stage in request.build_recipe(config, request.Task.of(data)).stages]
     try:
-        with shown([stage.epochs for stage in stages], quiet=arguments.quiet) as reporter:
+        with shown(epochs, quiet=arguments.quiet, opening=_opening(config, folder)) as reporter:
             return session.train(
                 data,
                 config.method,
@@ -142,12 +152,11 @@ def _how(arguments: Train, folder: Path) -> str:
     return f"to go on: longtail train --resume --out {shlex.quote(str(folder))}{root}"
 
 
-def _announce(arguments: Train, config: RunConfig, folder: Path) -> None:
-    if not arguments.quiet:
-        note(
-            f"{config.method} on {config.dataset}, imbalance {config.imbalance:g}, protocol {config.protocol}, "
-            f"{config.budget['epochs']} epochs, seed {config.seed}, in {folder}"
-        )
+def _opening(config: RunConfig, folder: Path) -> str:
+    return (
+        f"{config.method} on {config.dataset}, imbalance {config.imbalance:g}, protocol {config.protocol}, "
+        f"{config.budget['epochs']} epochs, seed {config.seed}, in {folder}"
+    )
 
 
 def _show(result: Run) -> None:
@@ -157,8 +166,9 @@ def _show(result: Run) -> None:
     sizes = {name: len(members) for name, members in shot_groups(metrics["class_counts"]).items()}
     table = Table(box=SIMPLE, show_header=False)
     for name, title in SCORES.items():
-        size = f"{sizes[name]} classes" if name in sizes else "all test images"
-        table.add_row(title, percent(metrics[name]), size)
+        size = sizes.get(name)
+        told = "all test images" if size is None else f"{size} class" + ("" if size == 1 else "es")
+        table.add_row(title, percent(metrics[name]), told)
     say_table(table)
     say(f"run   {result.path}")
     say(f"next  longtail evaluate {shlex.quote(str(result.path))}")

@@ -59,8 +59,8 @@ def _read(name: str, layouts: tuple[_Layout, ...], archive: Archive, root: Path 
         folders = " or ".join(layout.folder for layout in layouts)
         raise LongtailError(
             f"{name}: no folder {folders} in {where.resolve()} ({origin})",
-            fix="download it there (download=True), or name the folder that holds it (root, LONGTAIL_DATA); "
-            f"see {_PAGE}",
+            fix="fetch it with --download (download=True), or name the folder that holds it with --data-root or "
+            f"LONGTAIL_DATA; see {_PAGE}",
         )
     layout, folder = found
     names = layout.read_names(folder / layout.names)

@@ -1,4 +1,4 @@
-"""Evaluation: accuracy overall, by shot group and by class, and calibration, from logits and targets."""
+"""Evaluation: accuracy overall, by shot group and class, calibration, expert agreement, from logits and targets."""
 
 from longtail.evaluation.calibration import (
     Calibration,
@@ -6,6 +6,7 @@ from longtail.evaluation.calibration import (
     calibration_of_logits,
     expected_calibration_error,
 )
+from longtail.evaluation.experts import expert_agreement
 from longtail.evaluation.metrics import class_accuracies, confusion_matrix, metrics, top_k_accuracy
 from longtail.evaluation.shots import shot_groups
 
@@ -16,6 +17,7 @@ __all__ = [
     "class_accuracies",
     "confusion_matrix",
     "expected_calibration_error",
+    "expert_agreement",
     "metrics",
     "shot_groups",
     "top_k_accuracy",

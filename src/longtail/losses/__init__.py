@@ -15,6 +15,7 @@ from longtail.losses.class_balanced import CBLoss, class_balanced_loss
 from longtail.losses.class_weights import effective_number_weights, inverse_frequency_weights
 from longtail.losses.cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from longtail.losses.focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
+from longtail.losses.gcl import GCLLoss, cloud_noise, cloud_sizes, gcl_loss
 from longtail.losses.influence_balanced import influence_balanced_loss
 from longtail.losses.label_smoothing import (
     LabelAwareSmoothingLoss,
@@ -42,6 +43,7 @@ __all__ = [
     "ClassWeights",
     "CrossEntropyLoss",
     "FocalLoss",
+    "GCLLoss",
     "LDAMLoss",
     "LabelAwareSmoothingLoss",
     "LabelSmoothingLoss",
@@ -53,8 +55,11 @@ __all__ = [
     "cdt_loss",
     "cdt_temperatures",
     "class_balanced_loss",
+    "cloud_noise",
+    "cloud_sizes",
     "cross_entropy_loss",
     "effective_number_weights",
+    "gcl_loss",
     "influence_balanced_loss",
     "inverse_frequency_weights",
     "label_aware_smoothing",

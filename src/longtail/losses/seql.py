@@ -51,7 +51,7 @@ class SoftmaxEqualizationLoss(ClassCountLoss):
 
     Args:
         class_counts: Training images per class, C whole numbers >= 0.
-        gamma: Probability of the draw in [0, 1]; 0 is cross-entropy. 0.9 is the paper's value for ImageNet-LT.
+        gamma: Probability of the draw in [0, 1]; 0 is cross-entropy. 0.9 in the bag-of-tricks code.
         threshold: Share of all training images below which a class is rare (the paper's lambda); the default 0.005
             makes 52 of CIFAR-100's classes rare at imbalance 100. CIFAR-10 needs about 0.05.
         class_weights: Weight of each class; None for no weights.

@@ -7,7 +7,7 @@ recipe. Adding one means adding its file and its row below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longtail.errors import UsageError, unknown_name
@@ -16,15 +16,23 @@ from longtail.methods import (
     cdt,
     ce,
     class_balanced,
+    cmo,
     crt,
+    cutmix,
     deferred,
     focal,
+    gcl,
+    h2t,
+    independent_experts,
     la,
     ldam,
     lws,
+    mislas,
     mixup,
     ncm,
+    remix,
     resampling,
+    ride,
     seql,
     tau_norm,
     vs,
@@ -39,10 +47,19 @@ __all__ = ["METHODS", "MODIFIERS", "Card", "Entry", "Option", "build", "card", "
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: the function that makes or changes a recipe, and its card."""
+    """A row of the table.
+
+    Attributes:
+        function: Makes a recipe, or changes one.
+        card: What a person is told.
+        published: Fields of the ``published`` budget of CIFAR that differ in the method's own code from LDAM-DRW's.
+        presets: Of a modifier: options of the method that default to other values under it, where the method has them.
+    """
 
     function: Callable[..., Recipe]
     card: Card
+    published: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Any] = field(default_factory=dict)
 
 
 METHODS: Mapping[str, Entry] = {
@@ -63,6 +80,10 @@ METHODS: Mapping[str, Entry] = {
     "lws": Entry(lws.lws, lws.CARD),
     "tau-norm": Entry(tau_norm.tau_norm, tau_norm.CARD),
     "ncm": Entry(ncm.ncm, ncm.CARD),
+    "mislas": Entry(mislas.mislas, mislas.CARD, mislas.PUBLISHED),
+    "gcl": Entry(gcl.gcl, gcl.CARD, gcl.PUBLISHED),
+    "independent-experts": Entry(independent_experts.independent_experts, independent_experts.CARD),
+    "ride": Entry(ride.ride, ride.CARD, ride.PUBLISHED),
 }
 
 # In the order in which they are applied, whatever order a person types.
@@ -70,6 +91,10 @@ MODIFIERS: Mapping[str, Entry] = {
     "drw": Entry(deferred.drw, deferred.DRW_CARD),
     "drs": Entry(deferred.drs, deferred.DRS_CARD),
     "mixup": Entry(mixup.mixup, mixup.CARD),
+    "cutmix": Entry(cutmix.cutmix, cutmix.CARD),
+    "remix": Entry(remix.remix, remix.CARD),
+    "cmo": Entry(cmo.cmo, cmo.CARD),
+    "h2t": Entry(h2t.h2t, h2t.CARD, h2t.PUBLISHED, h2t.PRESETS),
     "post-hoc-la": Entry(la.post_hoc_la, la.POST_HOC_CARD),
 }
 
@@ -132,6 +157,12 @@ def options(name: str) -> dict[str, Option]:
     return {f"{part}.{option.name}": option for part in parse(name) for option in part_options(part).values()}
 
 
+def published_budget(name: str) -> dict[str, Any]:
+    """Return the budget fields that the codes of a name's parts set otherwise than LDAM-DRW's; later parts count."""
+    entries = {**METHODS, **MODIFIERS}
+    return {key: value for part in parse(name) for key, value in entries[part].published.items()}
+
+
 def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -> Recipe:
     """Build the recipe of ``method+modifier+...``.
 
@@ -144,8 +175,13 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
         UsageError: A name or option is unknown, or the parts do not fit together.
     """
     parts = parse(name)
-    arguments = assign([part_options(part) for part in parts], given or {})
-    recipe = METHODS[parts[0]].function(context, **arguments[0])
+    known = part_options(parts[0])
+    arguments = assign([known, *(part_options(mod) for mod in parts[1:])], given or {})
+    presets = {k: v for mod in parts[1:] for k, v in MODIFIERS[mod].presets.items() if k in known}
+    recipe = METHODS[parts[0]].function(context, **{**presets, **arguments[0]})
     for mod, keywords in zip(parts[1:], arguments[1:], strict=True):
         recipe = MODIFIERS[mod].function(recipe, context, **keywords)
+    first = recipe.first_stage_of
+    if context.protocol == "published" and first and published_budget(first) != published_budget(name):
+        return replace(recipe, first_stage_of=None)
     return recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from longtail.methods.card import Card
-from longtail.methods.decoupling import classifier_stage, features_first
+from longtail.methods.decoupling import classifier_stage, features_first, warm_stage
 from longtail.networks import LinearHead
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
@@ -27,15 +27,23 @@ def _fresh(head: nn.Module) -> nn.Module:
 
 
 def crt(
-    context: Context, *, stage2_epochs: int | None = None, stage2_lr: float = 0.1, cached: bool | None = None
+    context: Context,
+    *,
+    warm: bool = False,
+    stage2_epochs: int | None = None,
+    stage2_lr: float | None = None,
+    cached: bool | None = None,
 ) -> Recipe:
     """Stage 1: cross-entropy. Stage 2: new W, b by cross-entropy under class-balanced sampling, backbone frozen.
 
     Args:
         context: Class counts and budget.
-        stage2_epochs: Epochs of stage 2; default 30.
-        stage2_lr: Peak learning rate of stage 2.
+        warm: Go on with the trained classifier instead of a new one, in H2T's setting of stage 2.
+        stage2_epochs: Epochs of stage 2; default 30, warm 10.
+        stage2_lr: Peak learning rate of stage 2; default 0.1, warm 0.02.
         cached: Train stage 2 on features computed once; default: everywhere but under ``published``.
     """
-    stage = classifier_stage(context, _fresh, epochs=stage2_epochs, lr=stage2_lr, cached=cached)
-    return features_first(context, stage)
+    if warm:
+        return features_first(context, warm_stage(context, epochs=stage2_epochs, lr=stage2_lr, cached=cached))
+    lr = 0.1 if stage2_lr is None else stage2_lr
+    return features_first(context, classifier_stage(context, _fresh, epochs=stage2_epochs, lr=lr, cached=cached))

@@ -22,7 +22,12 @@ def features_first(context: Context, *stages: Stage) -> Recipe:
 
 
 def classifier_stage(
-    context: Context, new_head: Callable[[nn.Module], nn.Module], *, epochs: int | None, lr: float, cached: bool | None
+    context: Context,
+    new_head: Callable[[nn.Module], nn.Module] | None,
+    *,
+    epochs: int | None,
+    lr: float,
+    cached: bool | None,
 ) -> Stage:
     """Return the class-balanced training of a new head on frozen features.
 
@@ -33,7 +38,7 @@ def classifier_stage(
 
     Args:
         context: Class counts and budget.
-        new_head: Makes the head of this stage from the trained one.
+        new_head: Makes the head of this stage from the trained one; None keeps that.
         epochs: Epochs; None: 30.
         lr: Peak learning rate.
         cached: Whether to train on cached features; None: everywhere but under ``published``.
@@ -60,6 +65,24 @@ def classifier_stage(
         cached_features=cached,
         new_head=new_head,
     )
+
+
+def warm_stage(context: Context, *, epochs: int | None, lr: float | None, cached: bool | None) -> Stage:
+    """Return the class-balanced training of the head that is there, as in the code of H2T.
+
+    Against `classifier_stage` it is shorter and gentler, since the classifier does not start from nothing: 10 epochs
+    of a cosine from 0.02, plain momentum.
+
+    Args:
+        context: Class counts and budget.
+        epochs: Epochs; None: 10.
+        lr: Peak learning rate; None: 0.02.
+        cached: Whether to train on cached features; None: everywhere but under ``published``.
+    """
+    epochs, lr = 10 if epochs is None else epochs, 0.02 if lr is None else lr
+    stage = classifier_stage(context, None, epochs=epochs, lr=lr, cached=cached)
+    schedule = Schedule(epochs, "cosine", warmup=0, milestones=(), decay=())
+    return replace(stage, optimizer=replace(stage.optimizer, nesterov=False), schedule=schedule)
 
 
 def fitted_stage(context: Context, name: str, new_head: Callable[[nn.Module], nn.Module], **fields: object) -> Stage:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from longtail.losses import post_hoc_logit_adjustment
@@ -41,3 +44,38 @@ class SubtractLogPrior(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """Return the adjusted logits (..., C)."""
         return post_hoc_logit_adjustment(logits, self.class_counts, self.tau)
+
+
+class AverageExperts(nn.Module):
+    """One answer of several experts.
+
+    Args:
+        rule: ``"logits"``: the mean of the experts' logits (RIDE and its successors); ``"probabilities"``: the mean of
+            their softmax probabilities, returned as its logarithm.
+    """
+
+    def __init__(self, rule: Literal["logits", "probabilities"] = "logits") -> None:
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map expert logits (E, B, C) to logits (B, C)."""
+        if self.rule == "logits":
+            return logits.mean(0)
+        return torch.logsumexp(logits.log_softmax(-1), 0) - math.log(len(logits))
+
+
+class PickExpert(nn.Module):
+    """The answer of one expert.
+
+    Args:
+        expert: 0-based number of the expert.
+    """
+
+    def __init__(self, expert: int = 0) -> None:
+        super().__init__()
+        self.expert = expert
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map expert logits (E, B, C) to logits (B, C)."""
+        return logits[self.expert]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from longtail.augment import Mixup
 from longtail.errors import UsageError
 from longtail.methods.card import Card
+from longtail.methods.mixing import mix_features
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
 
@@ -35,9 +34,4 @@ def mixup(recipe: Recipe, context: Context, *, alpha: float = 1.0) -> Recipe:
     """
     if alpha <= 0:
         raise UsageError(f"mixup's alpha is {alpha}; it must be above 0", fix="leave +mixup out for no mixing")
-    if any(stage.mixing is not None for stage in recipe.stages):
-        raise UsageError("+mixup does not fit a recipe that mixes images already")
-    mixing = Mixup(alpha=alpha)
-    stages = tuple(replace(s, mixing=mixing) if s.epochs and s.trainable == "all" else s for s in recipe.stages)
-    first = f"{recipe.first_stage_of}+mixup" if recipe.first_stage_of else None
-    return replace(recipe, stages=stages, first_stage_of=first)
+    return mix_features(recipe, "mixup", Mixup(alpha=alpha))

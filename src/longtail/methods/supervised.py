@@ -26,8 +26,10 @@ class SupervisedObjective(nn.Module):
 
     def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
         """Return the scalar loss of the first batch; ``progress`` is not used."""
-        batch = batches[0]
-        logits = network(batch.images)
+        return self.loss(network(batches[0].images), batches[0])
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of a batch's logits (B, C)."""
         if batch.lam is None or batch.mixed_targets is None:
             loss: Tensor = self.criterion(logits, batch.targets)
             return loss

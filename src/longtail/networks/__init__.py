@@ -2,6 +2,7 @@
 
 from longtail.networks.backbone import Backbone, pool
 from longtail.networks.cifar_resnet import BasicBlock, CifarResNet, stage
+from longtail.networks.experts import ExpertBackbone, ExpertHead, build_expert_network
 from longtail.networks.heads import (
     CosineHead,
     LearnableScalingHead,
@@ -19,12 +20,15 @@ __all__ = [
     "BasicBlock",
     "CifarResNet",
     "CosineHead",
+    "ExpertBackbone",
+    "ExpertHead",
     "LearnableScalingHead",
     "LinearHead",
     "NearestMeanHead",
     "Network",
     "SmallNet",
     "TauNormHead",
+    "build_expert_network",
     "build_network",
     "linear_full_precision",
     "pool",

@@ -28,6 +28,13 @@ class Backbone(nn.Module):
         """Return the pooled features, (B, d), in float32 (or float64), of images (B, C, H, W)."""
         return pool(self.feature_map(images))
 
+    def split(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return the layers that experts share and, after them, those that each expert has for itself.
+
+        The second part makes the feature map of what the first returns; both hold this backbone's own layers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say which layers experts share")
+
 
 def pool(feature_map: Tensor) -> Tensor:
     """Average a feature map (..., d, h, w) over its positions: (..., d), in float32 or better.

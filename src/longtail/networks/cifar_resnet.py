@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,17 +60,20 @@ class CifarResNet(Backbone):
     Args:
         blocks: Blocks in each stage.
         in_channels: Channels of the images.
+        reduced: Stages 24 and 48 wide instead of 32 and 64, as an expert of RIDE.
 
-    Source: github.com/kaidic/LDAM-DRW, models/resnet_cifar.py (architecture and initialisation).
+    Source: github.com/kaidic/LDAM-DRW, models/resnet_cifar.py (architecture and initialisation);
+        github.com/frank-xwang/RIDE-LongTailRecognition, model/ridenet_resnet_cifar.py (reduced widths).
     """
 
-    def __init__(self, blocks: int, in_channels: int = 3) -> None:
-        super().__init__(num_features=64)
+    def __init__(self, blocks: int, in_channels: int = 3, *, reduced: bool = False) -> None:
+        second, third = (24, 48) if reduced else (32, 64)
+        super().__init__(num_features=third)
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = stage(16, 16, blocks, stride=1)
-        self.layer2 = stage(16, 32, blocks, stride=2)
-        self.layer3 = stage(32, 64, blocks, stride=2)
+        self.layer2 = stage(16, second, blocks, stride=2)
+        self.layer3 = stage(second, third, blocks, stride=2)
         kaiming_normal_init(self)
 
     def stem(self, images: Tensor) -> Tensor:
@@ -76,9 +81,15 @@ class CifarResNet(Backbone):
         return F.relu(self.bn1(self.conv1(images)), inplace=True)
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Return the last feature map, (B, 64, H / 4, W / 4), of images (B, C, H, W)."""
+        """Return the last feature map, (B, d, H / 4, W / 4), of images (B, C, H, W)."""
         out: Tensor = self.layer3(self.layer2(self.layer1(self.stem(images))))
         return out
+
+    def split(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return what RIDE's experts share, up to the first stage, and what each has for itself."""
+        shared = {"conv1": self.conv1, "bn1": self.bn1, "relu": nn.ReLU(inplace=True), "layer1": self.layer1}
+        own = {"layer2": self.layer2, "layer3": self.layer3}
+        return nn.Sequential(OrderedDict(shared)), nn.Sequential(OrderedDict(own))
 
 
 def stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

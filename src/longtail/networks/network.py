@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -12,13 +13,13 @@ from longtail.networks.cifar_resnet import CifarResNet
 from longtail.networks.heads import LinearHead
 from longtail.networks.small import SmallNet
 
-BACKBONES: dict[str, Callable[[int], Backbone]] = {
-    "resnet20": lambda in_channels: CifarResNet(3, in_channels),
-    "resnet32": lambda in_channels: CifarResNet(5, in_channels),
-    "resnet44": lambda in_channels: CifarResNet(7, in_channels),
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "resnet20": partial(CifarResNet, 3),
+    "resnet32": partial(CifarResNet, 5),
+    "resnet44": partial(CifarResNet, 7),
     "small": SmallNet,
 }
-"""Every backbone by name: images' channels -> backbone."""
+"""Every backbone by name: images' channels -> backbone; ``reduced=True`` makes the narrower one of RIDE's experts."""
 
 
 class Network(nn.Module):
@@ -55,6 +56,8 @@ def build_network(
     num_classes: int,
     in_channels: int = 3,
     head: Callable[[int, int], nn.Module] = LinearHead,
+    *,
+    reduced: bool = False,
 ) -> Network:
     """Build a network with freshly drawn weights (from torch's global generator).
 
@@ -64,11 +67,12 @@ def build_network(
         num_classes: Number of classes.
         in_channels: Channels of the images.
         head: Makes the head from the number of features and the number of classes.
+        reduced: Take three quarters of the channels behind the first layers, as RIDE's experts do.
 
     Raises:
         UsageError: If there is no backbone of that name.
     """
     if backbone not in BACKBONES:
         raise unknown_name("backbone", backbone, BACKBONES)
-    body = BACKBONES[backbone](in_channels)
+    body = BACKBONES[backbone](in_channels, reduced=True) if reduced else BACKBONES[backbone](in_channels)
     return Network(body, head(body.num_features, num_classes))

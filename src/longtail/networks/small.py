@@ -14,23 +14,29 @@ class SmallNet(Backbone):
 
     Args:
         in_channels: Channels of the images.
+        reduced: 48 instead of 64 wide, as an expert among several.
     """
 
-    def __init__(self, in_channels: int = 1) -> None:
-        super().__init__(num_features=64)
+    def __init__(self, in_channels: int = 1, *, reduced: bool = False) -> None:
+        width = 48 if reduced else 64
+        super().__init__(num_features=width)
         self.layers = nn.Sequential(
             *_conv_bn_relu(in_channels, 32),
             nn.MaxPool2d(2),
-            *_conv_bn_relu(32, 64),
+            *_conv_bn_relu(32, width),
             nn.MaxPool2d(2),
-            *_conv_bn_relu(64, 64),
+            *_conv_bn_relu(width, width),
         )
         kaiming_normal_init(self)
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Return the last feature map, (B, 64, H / 4, W / 4), of images (B, C, H, W)."""
+        """Return the last feature map, (B, d, H / 4, W / 4), of images (B, C, H, W)."""
         out: Tensor = self.layers(images)
         return out
+
+    def split(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return what experts share, the first convolution with its maximum, and what each has for itself."""
+        return self.layers[:4], self.layers[4:]
 
 
 def _conv_bn_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from longtail.evaluation.shots import GROUPS
@@ -18,7 +19,7 @@ from longtail.evaluation.shots import GROUPS
 Metrics = Mapping[str, Any]
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
-_COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#009E73"}
+COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#009E73"}
 _GAIN, _LOSS = "#009E73", "#D55E00"
 
 
@@ -40,7 +41,7 @@ def shot_group_bars(rows: Sequence[Metrics], axes: Axes | None = None) -> Figure
         raise ValueError("shot_group_bars: there are no runs to draw")
     # A group without classes (null) is empty in every run of a data set.
     groups = [group for group in GROUPS if rows[0][group] is not None]
-    axes = axes or _new_axes(1.6 + 1.1 * len(methods))
+    axes = axes or new_axes(1.6 + 1.1 * len(methods))
     width = 0.8 / len(groups)
     for k, group in enumerate(groups):
         values = [[row[group] for row in rows if row["method"] == method] for method in methods]
@@ -51,12 +52,12 @@ def shot_group_bars(rows: Sequence[Metrics], axes: Axes | None = None) -> Figure
             yerr=[np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values],
             capsize=2,
             label=group,
-            color=_COLOURS[group],
+            color=COLOURS[group],
         )
     axes.set_xticks(np.arange(len(methods)), methods)
     axes.set_ylabel("accuracy (%)")
     axes.legend(title="classes", ncols=len(groups), frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    return _figure_of(axes)
+    return figure_of(axes)
 
 
 def per_class_gain(run: Sequence[Metrics], baseline: Sequence[Metrics], axes: Axes | None = None) -> Figure:
@@ -79,16 +80,19 @@ def per_class_gain(run: Sequence[Metrics], baseline: Sequence[Metrics], axes: Ax
     if any(list(other["class_counts"]) != counts for other in (*run, *baseline)):
         raise ValueError("per_class_gain: the runs have different class counts, so they are not of one training set")
     gains = _class_means(run) - _class_means(baseline)
-    axes = axes or _new_axes(6.0)
+    axes = axes or new_axes(6.0)
     axes.axhline(0, color="black", linewidth=0.8)
     colours = [_GAIN if gain >= 0 else _LOSS for gain in gains]
     axes.vlines(counts, 0, gains, colors=colours, linewidth=1.5, alpha=0.5)
     axes.scatter(counts, gains, c=colours, s=22, zorder=3)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.minorticks_off()
     axes.invert_xaxis()
     axes.set_xlabel("training images of the class (head on the left, tail on the right)")
     axes.set_ylabel(f"{run[0]['method']} minus {baseline[0]['method']} (points)")
-    return _figure_of(axes)
+    return figure_of(axes)
 
 
 def _class_means(rows: Sequence[Metrics]) -> NDArray[np.float64]:
@@ -97,12 +101,14 @@ def _class_means(rows: Sequence[Metrics]) -> NDArray[np.float64]:
     return np.asarray(np.mean(table, axis=0), dtype=np.float64)
 
 
-def _new_axes(width: float) -> Axes:
+def new_axes(width: float) -> Axes:
+    """Return axes of a new figure, ``width`` inches wide."""
     # Without pyplot: no window system, no global list of figures to clear.
     return Figure(figsize=(width, 3.6), layout="constrained").add_subplot()
 
 
-def _figure_of(axes: Axes) -> Figure:
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure of finished axes, without the frame's upper and right line."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure = axes.get_figure(root=True)

@@ -14,6 +14,23 @@ from longtail.training.runtime import Runtime
 _BATCH = 512
 
 
+class HeadView(nn.Module):
+    """A network whose input is its own features: what cached-feature stages train."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.head = network.head
+
+    def features(self, features: Tensor) -> Tensor:
+        """Return the features as they are."""
+        return features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the head's logits of features."""
+        out: Tensor = self.head(features)
+        return out
+
+
 @torch.no_grad()
 def _in_batches(images: Tensor, plain: Compose, runtime: Runtime, forward: Callable[[Tensor], Tensor]) -> Tensor:
     device = torch.device(runtime.device)
@@ -23,31 +40,36 @@ def _in_batches(images: Tensor, plain: Compose, runtime: Runtime, forward: Calla
         for part in torch.split(images, _BATCH):
             with runtime.autocast():
                 outputs.append(forward(plain(part.to(device), generator)).float())
-    return torch.cat(outputs)
+    return torch.cat(outputs, -2)  # expert logits are (E, B, C)
 
 
-def predict_logits(network: Network, inference: nn.Module, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
-    """Return the test-time logits of images.
+def network_logits(network: Network, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
+    """Return what the network says of images, before any inference rule.
 
     Args:
         network: The network; evaluated in evaluation mode and left in the mode it had.
-        inference: The recipe's inference rule.
         images: uint8, (N, C, H, W).
         plain: Test-time transforms.
         runtime: Device and precision.
 
     Returns:
-        Logits, (N, C), float32, on the network's device.
+        Logits, (N, C), or (E, N, C) of a network of experts, float32, on the network's device.
     """
     was_training = network.training
     network.eval()
-    logits = _in_batches(images, plain, runtime, lambda x: inference(network(x).float()))
+    logits = _in_batches(images, plain, runtime, network)
     network.train(was_training)
     return logits
 
 
+def predict_logits(network: Network, inference: nn.Module, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
+    """Return the test-time logits of images, (N, C): those of the network under the recipe's inference rule."""
+    logits: Tensor = inference(network_logits(network, images, plain, runtime))
+    return logits
+
+
 def extract_features(network: Network, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
-    """Return the backbone's features of images, (N, d), float32, in evaluation mode."""
+    """Return the backbone's features of images, (N, d) or (E, N, d), float32, in evaluation mode."""
     was_training = network.training
     network.eval()
     features = _in_batches(images, plain, runtime, network.features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -16,12 +17,18 @@ from torch.nn.parallel import DistributedDataParallel
 from longtail.augment import Compose
 from longtail.errors import LongtailError
 from longtail.networks import Network
-from longtail.training.inference import extract_features
+from longtail.training.inference import HeadView, extract_features
 from longtail.training.loader import StageLoader, step_seed
 from longtail.training.recipe import Recipe, Stage, enter_structure
 from longtail.training.runtime import Runtime
 from longtail.training.world import World
 from longtail.types import Batch, Progress
+
+# Batch-norm statistics stay per process; newer torch has another name for it.
+_NEW_NAME, _OLD_NAME = "forward_sync_buffers", "broadcast_buffers"
+_BUFFERS_STAY: dict[str, Any] = {
+    _NEW_NAME if _NEW_NAME in inspect.signature(DistributedDataParallel).parameters else _OLD_NAME: False
+}
 
 
 class InterruptedRunError(LongtailError):
@@ -81,17 +88,6 @@ class Position:
     epoch_seconds: float = 0.0
     seconds: float = 0.0
     images: int = 0
-
-
-class _HeadView(nn.Module):
-    """A network whose input is its own features: what cached-feature stages train."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.head = network.head
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.head(features)  # type: ignore[no-any-return]
 
 
 class _Step(nn.Module):
@@ -222,9 +218,8 @@ class Training:
         self.network.backbone.requires_grad_(stage.trainable == "all")
         if stage.continues and self._optimizer is not None:
             return
-        parameters = [p for m in (self.network, self._objective) for p in m.parameters() if p.requires_grad]
         self._optimizer = torch.optim.SGD(
-            parameters,
+            stage.optimizer.parameter_groups(self.network, self._objective),
             lr=stage.optimizer.lr,
             momentum=stage.optimizer.momentum,
             weight_decay=stage.optimizer.weight_decay,
@@ -239,7 +234,7 @@ class Training:
         view: nn.Module = network
         if stage.cached_features:
             images = extract_features(network, self._images, self._plain, self.runtime)
-            view = _HeadView(network)
+            view = HeadView(network)
         loader = StageLoader(
             images,
             self._targets,
@@ -257,7 +252,7 @@ class Training:
         assert self._objective is not None
         step: nn.Module = _Step(self._objective, view)
         if self.world.size > 1:
-            step = DistributedDataParallel(step, broadcast_buffers=False)
+            step = DistributedDataParallel(step, **_BUFFERS_STAY)
         return step
 
     def _epoch(self, stage: Stage, loader: StageLoader, step: nn.Module) -> None:
@@ -265,7 +260,7 @@ class Training:
         assert self._optimizer is not None
         lr = stage.optimizer.lr * stage.schedule.factor(stage.first_epoch + p.epoch)
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         self.network.train()
         self.network.backbone.train(stage.batch_norm == "train")
         plan = loader.plan(p.epoch)

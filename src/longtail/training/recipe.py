@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -33,12 +33,40 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent as the long-tail papers use it; weight decay acts on every parameter."""
+    """Stochastic gradient descent as the long-tail papers use it; weight decay acts on every parameter.
+
+    Attributes:
+        lr: Peak learning rate.
+        momentum: Momentum.
+        weight_decay: L2 penalty.
+        nesterov: Nesterov momentum.
+        lr_scales: Pairs (start of a parameter's name in the network, factor): those parameters learn at ``lr * factor``
+            throughout; the first start that fits counts. Such as ``(("head.linear.", 0.1),)``.
+    """
 
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 2e-4
     nesterov: bool = False
+    lr_scales: tuple[tuple[str, float], ...] = ()
+
+    def parameter_groups(self, network: nn.Module, objective: nn.Module) -> list[dict[str, Any]]:
+        """Return what trains in both as groups of one learning rate, each with its ``lr_scale``.
+
+        Raises:
+            ValueError: A start of ``lr_scales`` fits no parameter that trains.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        unused = {start for start, _ in self.lr_scales}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                start, scale = next(((s, k) for s, k in self.lr_scales if name.startswith(s)), ("", 1.0))
+                unused.discard(start)
+                groups.setdefault(scale, []).append(parameter)
+        if unused:
+            raise ValueError(f"lr_scales: no parameter that trains has a name that starts with {', '.join(unused)}")
+        groups.setdefault(1.0, []).extend(p for p in objective.parameters() if p.requires_grad)
+        return [{"params": ps, "lr": self.lr * scale, "lr_scale": scale} for scale, ps in groups.items() if ps]
 
 
 @dataclass(frozen=True)

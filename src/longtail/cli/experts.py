@@ -1,0 +1,64 @@
+"""The part of `longtail evaluate` that compares the experts of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from longtail.cli.output import percent, say, say_table
+
+
+def show_experts(report: dict[str, Any], class_names: Sequence[str]) -> None:
+    """Print what `longtail.evaluation.expert_agreement` returned."""
+    experts = report["experts"]
+    say_table(_accuracies(report))
+    for number, expert in enumerate(experts, 1):
+        say(_arithmetic(number, expert, report))
+    if len(experts) > 1:
+        say_table(_pairs(report))
+    say_table(_classes(report, class_names))
+
+
+def _accuracies(report: dict[str, Any]) -> Table:
+    table = _table("", "top-1", "top-5", "right, average wrong", "wrong, average right")
+    table.add_row("average", f"{report['average']['top1']:.2f}", percent(report["average"]["top5"]), "", "")
+    for number, expert in enumerate(report["experts"], 1):
+        counts = (str(expert["right_average_wrong"]), str(expert["wrong_average_right"]))
+        table.add_row(f"expert {number}", f"{expert['top1']:.2f}", percent(expert["top5"]), *counts)
+    return table
+
+
+def _arithmetic(number: int, expert: dict[str, Any], report: dict[str, Any]) -> str:
+    won, lost, images = expert["wrong_average_right"], expert["right_average_wrong"], report["images"]
+    gain, top1, average = expert["average_gain"], expert["top1"], report["average"]["top1"]
+    return f"expert {number}: ({won} - {lost}) / {images} = {gain:+.2f} %;  {top1:.2f} {gain:+.2f} = {average:.2f}"
+
+
+def _pairs(report: dict[str, Any]) -> Table:
+    table = _table("pair of experts", "different answers", "correlation of errors")
+    size = len(report["experts"])
+    for i in range(size):
+        for j in range(i + 1, size):
+            correlation = report["error_correlation"][i][j]
+            shown = "n/a" if correlation is None else f"{correlation:.2f}"
+            table.add_row(f"{i + 1}, {j + 1}", f"{100 * report['disagreement'][i][j]:.1f}", shown)
+    return table
+
+
+def _classes(report: dict[str, Any], class_names: Sequence[str]) -> Table:
+    answers = [report["average"], *report["experts"]]
+    table = _table("class accuracy", "average", *(f"expert {n}" for n in range(1, len(answers))))
+    for index, name in enumerate(class_names):
+        table.add_row(name, *(percent(answer["per_class"][index]) for answer in answers))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE)
+    table.add_column(first, justify="left")
+    for title in others:
+        table.add_column(title, justify="right")
+    return table

@@ -1,0 +1,43 @@
+"""What the modifiers that mix images share: where mixing goes in a recipe, and what it does not go with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from longtail.augment import Mixing
+from longtail.errors import UsageError
+from longtail.sampling import Sampling
+from longtail.training.recipe import Recipe
+
+
+def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampling) -> Recipe:
+    """Return a recipe whose feature-training stages mix images.
+
+    Classifier stages on a frozen backbone stay as they are: mixing there does not help (MiSLAS).
+
+    Args:
+        recipe: Any recipe that does not mix yet.
+        modifier: Name of the modifier, for messages and for the name of the first stage.
+        mixing: The mixing.
+        streams: Index streams that the mixing takes beside the stage's own.
+
+    Raises:
+        UsageError: The recipe mixes images already, or has several streams of its own where the mixing needs one.
+    """
+    for stage in recipe.stages:
+        if stage.mixing is not None:
+            raise UsageError(
+                f"+{modifier} does not fit a recipe that mixes images already (by {type(stage.mixing).__name__}, "
+                f"in stage {stage.name!r})",
+                fix="use one kind of mixing",
+            )
+        if streams and len(stage.sampling) > 1:
+            raise UsageError(f"+{modifier} adds an index stream, but stage {stage.name!r} has branches of its own")
+    stages = tuple(
+        replace(stage, mixing=mixing, sampling=(*stage.sampling, *streams))
+        if stage.epochs and stage.trainable == "all"
+        else stage
+        for stage in recipe.stages
+    )
+    first = f"{recipe.first_stage_of}+{modifier}" if recipe.first_stage_of else None
+    return replace(recipe, stages=stages, first_stage_of=first)

@@ -1,0 +1,206 @@
+"""RIDE: routing diverse experts (Wang et al., ICLR 2021), stage 1: the experts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from longtail.augment import Compose, RandomRotation
+from longtail.errors import UsageError
+from longtail.losses import LDAMLoss
+from longtail.losses.checks import ClassCounts, check_class_counts
+from longtail.methods.card import Card
+from longtail.methods.deferred import drw
+from longtail.methods.inference import AverageExperts
+from longtail.methods.supervised import SupervisedObjective
+from longtail.networks import CosineHead, build_expert_network
+from longtail.training.budget import Context
+from longtail.training.recipe import Recipe
+from longtail.types import Batch, Progress
+
+CARD = Card(
+    title="Routing diverse experts (stage 1)",
+    paper="Wang et al., ICLR 2021",
+    arxiv="2010.01809",
+    idea="Experts share the first layers, are narrower behind them, learn each by a loss of its own (LDAM, deferred "
+    "weights) and are pushed to disagree in how they spread their probabilities. The test averages their logits.",
+    use="Most of an ensemble's gain at half its cost; gains in all shot groups.",
+    cost="1.5x to 1.8x with three experts",
+)
+
+PUBLISHED = {"weight_decay": 5e-4, "nesterov": True}
+
+Form = Literal["code", "paper", "collaborative"]
+
+
+def class_temperatures(class_counts: ClassCounts, gamma: float, form: Form = "code") -> Tensor:
+    """Temperatures of the diversity term: highest for the largest class, whose disagreement is softened least.
+
+    With w_c = gamma C pi_c + 1 - gamma, the official code has T_c = w_c / max w, the paper T_c = w_c + 1 - max w.
+
+    Args:
+        class_counts: Training images per class, C whole numbers >= 0.
+        gamma: In [0, 1); 0 makes all temperatures 1.
+        form: ``paper``, or else the code's.
+
+    Returns:
+        Temperatures, (C,), float64.
+
+    Raises:
+        ValueError: gamma is out of range, or the paper's form leaves a class no positive temperature.
+    """
+    counts = check_class_counts(class_counts).double()
+    if not 0 <= gamma < 1:
+        raise ValueError(f"class_temperatures: gamma must lie in [0, 1), got {gamma}")
+    weights = gamma * len(counts) * counts / counts.sum() + 1 - gamma
+    temperatures = weights + 1 - weights.max() if form == "paper" else weights / weights.max()
+    if temperatures.min() <= 0:
+        raise ValueError(
+            f"class_temperatures: gamma={gamma} is too large for these class counts: the paper's form gives a "
+            f"temperature of {temperatures.min():.3g}"
+        )
+    return temperatures
+
+
+def spread_from_mean(logits: Tensor, temperatures: Tensor) -> Tensor:
+    """Diversity as in the official code: mean(T)^2 sum_e KL(softmax(mean(z) / T) || softmax(z_e / T)).
+
+    No gradient passes through the mean of the logits.
+
+    Args:
+        logits: Expert logits, (E, B, C).
+        temperatures: One for each class, (C,).
+
+    Returns:
+        Scalar, mean over the batch.
+    """
+    mean = (logits.mean(0).detach() / temperatures).log_softmax(-1)
+    each = (logits / temperatures).log_softmax(-1)
+    return temperatures.mean() ** 2 * (mean.exp() * (mean - each)).sum((0, 2)).mean()
+
+
+def spread_between_pairs(logits: Tensor, temperatures: Tensor) -> Tensor:
+    """Diversity as in the paper: 1 / (E - 1) sum_e sum_(j != e) KL(softmax(z_e / T) || softmax(z_j / T)).
+
+    Args:
+        logits: Expert logits, (E, B, C); the gradient passes through both sides.
+        temperatures: One for each class, (C,).
+
+    Returns:
+        Scalar, mean over the batch; 0 for one expert.
+    """
+    log_p = (logits / temperatures).log_softmax(-1)
+    # (E, E, B, C); a pair of an expert with itself adds exactly 0.
+    divergences = (log_p.exp().unsqueeze(1) * (log_p.unsqueeze(1) - log_p)).sum((0, 1, 3))
+    return divergences.mean() / max(len(logits) - 1, 1)
+
+
+class RIDEObjective(nn.Module):
+    """The sum of the experts' own losses, minus their diversity (Wang et al., RIDE, ICLR 2021).
+
+    Args:
+        objective: Each expert's loss on its logits, scale included.
+        temperatures: Class temperatures of the diversity term, (C,).
+        diversity: Weight of the diversity term, >= 0; 0.45 on CIFAR-100. 0 leaves the experts' own losses.
+        form: ``code``: spread from the mean; ``paper``: spread between pairs; ``collaborative``: each expert's loss is that
+            of the mean logits and there is no diversity term, which the official code does at weight 0.
+
+    Source: github.com/frank-xwang/RIDE-LongTailRecognition, model/loss.py.
+    """
+
+    temperatures: Tensor
+
+    def __init__(
+        self, objective: SupervisedObjective, temperatures: Tensor, *, diversity: float = 0.45, form: Form = "code"
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        self.diversity = diversity
+        self.form = form
+        self.register_buffer("temperatures", temperatures, persistent=False)
+
+    def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
+        """Return the scalar loss of the first batch; ``progress`` is not used."""
+        return self.loss(network(batches[0].images), batches[0])
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of a batch's expert logits (E, B, C)."""
+        if self.form == "collaborative":
+            return len(logits) * self.objective.loss(logits.mean(0), batch)
+        total = torch.stack([self.objective.loss(each, batch) for each in logits]).sum()
+        if self.diversity == 0:
+            return total
+        spread = spread_from_mean if self.form == "code" else spread_between_pairs
+        return total - self.diversity * spread(logits, self.temperatures.to(logits.dtype))
+
+    def extra_repr(self) -> str:
+        """Describe the diversity term."""
+        low, high = float(self.temperatures.min()), float(self.temperatures.max())
+        return f"diversity={self.diversity}, form={self.form!r}, temperatures={low:.6g}..{high:.6g}"
+
+
+def ride(
+    context: Context,
+    *,
+    experts: int = 3,
+    form: Form = "code",
+    diversity: float = 0.45,
+    gamma: float = 0.05,
+    reduced: bool = True,
+    max_m: float = 0.5,
+    s: float = 30.0,
+) -> Recipe:
+    """L = sum_e LDAM(z_e, y) - diversity mean(T)^2 KL(softmax(mean(z) / T) || softmax(z_e / T)); DRW from 80 % on.
+
+    T is 1 until the weights set in and class_temperatures from there on. Under ``published`` on CIFAR also the code's
+    weight decay 5e-4, Nesterov momentum and rotation by up to 15 degrees.
+
+    Args:
+        context: Class counts and budget.
+        experts: Number of experts; 3 in the paper's main table.
+        form: ``code``: as above; ``paper``: -diversity / (E - 1) sum_(j != e) KL(p_e || p_j), with the temperatures from
+            the first epoch on; ``collaborative``: one loss on the mean logits, no diversity.
+        diversity: Weight of the diversity term; 0.45 on CIFAR-100 in the code, 0.2 elsewhere; 0: only the experts'
+            own losses.
+        gamma: How far temperatures follow class frequencies; 0.05 on CIFAR in the code.
+        reduced: Give each expert three quarters of the channels behind the shared layers.
+        max_m: LDAM's margin of the rarest class.
+        s: Scale of the cosines, part of the network.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    if experts < 1 or diversity < 0 or s <= 0:
+        raise UsageError(
+            f"ride: experts is {experts}, diversity {diversity} and s {s}; "
+            "they must be at least 1, at least 0 and above 0"
+        )
+    try:
+        temperatures = class_temperatures(context.class_counts, gamma, form)
+    except ValueError as error:
+        raise UsageError(str(error), fix="use a smaller --gamma") from error
+    # The head applies the scale, so the margins are scaled here.
+    loss = SupervisedObjective(LDAMLoss(context.class_counts, max_m=s * max_m, s=1.0))
+    plain = drw(Recipe(stages=(context.stage(loss),)), context)
+    augment = _rotating(context.augment) if context.protocol == "published" else context.augment
+    stages = []
+    for stage in plain.stages:
+        assert isinstance(stage.objective, SupervisedObjective)
+        flat = form == "code" and stage.objective.criterion.class_weights is None
+        softened = torch.ones_like(temperatures) if flat else temperatures
+        objective = RIDEObjective(stage.objective, softened, diversity=diversity, form=form)
+        stages.append(replace(stage, objective=objective, augment=augment))
+    network = partial(
+        build_expert_network, experts=experts, head=CosineHead, scale=s, shared_stem=True, reduced=reduced
+    )
+    return Recipe(stages=tuple(stages), network=network, inference=AverageExperts())
+
+
+def _rotating(augment: Compose) -> Compose:
+    """Return transforms that rotate as well, before the normalisation at their end."""
+    *before, normalize = augment.transforms
+    return Compose((*before, RandomRotation(15), normalize))

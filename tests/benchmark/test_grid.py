@@ -1,0 +1,127 @@
+"""The plan of a grid, and what is run, kept and shared."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from longtail.benchmark import grid
+from longtail.errors import UsageError
+from longtail.training.loop import SilentReporter
+
+OPTIONS = {"epochs": 2}
+
+
+@pytest.fixture
+def plan(digits, tmp_path):
+    def make(names, seeds=(0, 1), **keywords):
+        keywords = {"protocol": "quick", "precision": "fp32", "options": OPTIONS, **keywords}
+        return grid.plan(digits, names, seeds, tmp_path, **keywords)
+
+    return make
+
+
+def execute(cells, digits):
+    watch = lambda cell: nullcontext(SilentReporter())  # noqa: E731
+    return list(grid.execute(cells, digits, device="cpu", threads=1, compile="off", watch=watch))
+
+
+def names(cells):
+    return [(cell.config.method, cell.config.seed) for cell in cells]
+
+
+def test_baseline_is_added_and_leads_every_seed(plan):
+    assert names(plan(["bsce", "tau-norm", "bsce"])) == [
+        ("ce", 0), ("bsce", 0), ("tau-norm", 0), ("ce", 1), ("bsce", 1), ("tau-norm", 1),
+    ]  # fmt: skip
+
+
+def test_first_stages_come_before_those_that_share_them(plan):
+    cells = plan(["crt+mixup", "ce+mixup", "crt"], seeds=[5])
+    order = [cell.config.method for cell in cells]
+    assert order.index("ce+mixup") < order.index("crt+mixup")
+    shared = {cell.config.method: cell.first_stage for cell in cells}
+    assert shared["crt"] == next(cell.folder for cell in cells if cell.config.method == "ce")
+    assert shared["crt+mixup"] == next(cell.folder for cell in cells if cell.config.method == "ce+mixup")
+    assert shared["ce"] is None
+    assert plan(["crt+mixup"])[1].first_stage is None  # no run of ce+mixup to share
+
+
+def test_options_go_to_the_methods_that_have_them(plan):
+    cells = plan(["ldam", "ldam+drw", "bsce"], seeds=[0], options={"epochs": 5, "max-m": "0.3", "drw.beta": "0.9"})
+    given = {cell.config.method: cell.config.options for cell in cells}
+    assert given == {
+        "ce": {},
+        "ldam": {"ldam.max_m": 0.3},
+        "ldam+drw": {"ldam.max_m": 0.3, "drw.beta": 0.9},
+        "bsce": {},
+    }
+    assert all(cell.config.budget["epochs"] == 5 for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("words", "keywords", "told"),
+    [
+        (["nothing"], {}, "unknown method"),
+        (["crt+drw"], {}, "does not fit"),
+        (["ce"], {"options": {"max_m": 1}}, "unknown option '--max_m'"),
+        (["ldam"], {"options": {"max_m": -1}}, "max_m"),
+        (["ce"], {"protocol": "long"}, "unknown protocol"),
+    ],
+)
+def test_everything_wrong_is_found_in_the_plan(plan, words, keywords, told):
+    with pytest.raises(UsageError, match=told):
+        plan(words, **keywords)
+
+
+def test_run_keep_resume_and_share(plan, digits, monkeypatch):
+    cells = plan(["tau-norm", "crt"], seeds=[0])
+    assert [outcome.status for outcome in execute(cells, digits)] == ["done"] * 3
+    ce, tau, crt = cells
+    assert (tau.finished, tau.begun) == (True, True)
+    assert execute([tau], digits)[0].metrics["stage1"] == str(ce.folder)
+    (crt.folder / "metrics.json").unlink()
+    called: dict[str, object] = {}
+    train = grid.session.train
+
+    def listens(*args, **keywords):
+        called[args[1]] = (keywords["resume"], keywords["stage1"])
+        return train(*args, **keywords)
+
+    monkeypatch.setattr(grid.session, "train", listens)
+    assert [outcome.status for outcome in execute(cells, digits)] == ["kept", "kept", "done"]
+    assert called["crt"] == (True, ce.folder)
+
+
+def test_sharing_gives_the_result_of_training_it_all(plan, digits, tmp_path):
+    shared = execute(plan(["tau-norm"], seeds=[0]), digits)[-1].metrics
+    (alone,) = execute([c for c in grid_alone(digits, tmp_path / "alone") if c.config.method == "tau-norm"], digits)
+    assert alone.metrics["stage1"] is None
+    assert alone.metrics["per_class"] == shared["per_class"]
+
+
+def grid_alone(digits, out: Path):
+    return grid.plan(digits, ["tau-norm"], [0], out, protocol="quick", precision="fp32", options=OPTIONS)
+
+
+def test_failures_do_not_stop_the_grid(plan, digits, monkeypatch):
+    train = grid.session.train
+
+    def fails(data, method, **keywords):
+        if method == "ce":
+            raise RuntimeError("no memory")
+        return train(data, method, **keywords)
+
+    monkeypatch.setattr(grid.session, "train", fails)
+    ce, tau = execute(plan(["tau-norm"], seeds=[0]), digits)
+    assert (ce.status, ce.reason, ce.metrics) == ("failed", "RuntimeError: no memory", None)
+    assert tau.status == "done"
+    assert tau.metrics["stage1"] is None
+
+
+def test_folder_of_another_configuration(plan, digits):
+    execute(plan(["ce"], seeds=[0]), digits)
+    with pytest.raises(UsageError, match="epochs 3 here, 2 there"):
+        plan(["ce"], seeds=[0], options={"epochs": 3})

@@ -1,0 +1,113 @@
+"""Committed results and the page made of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import longtail
+from longtail.benchmark import results
+from longtail.errors import LongtailError
+
+
+def result(method="ce", seed=0, top1=38.0, **changes):
+    metrics = {
+        "method": method, "seed": seed, "top1": top1, "many": 65.0, "medium": 37.0, "few": 8.0, "dataset": "cifar100",
+        "imbalance": 100.0, "protocol": "published", "epochs": 200, "class_counts": [500, 5],
+        "best_test_epoch_top1": top1 + 0.4,
+    }  # fmt: skip
+    made_by = {"command": "anything", "commit": "0123456789abcdef+changes"}
+    made_by |= {"torch": "2.13.0", "longtail": "0.1.0", "processor": "a CPU"}
+    rest = {"config": {"profile": "exp"}, "runtime": {}, "made_by": made_by}
+    return {"command": f"longtail train cifar100 --method {method}", "metrics": {**metrics, **changes}, **rest}
+
+
+def write(folder: Path, *all_results):
+    folder.mkdir(exist_ok=True)
+    for number, content in enumerate(all_results):
+        (folder / f"{number}.json").write_text(json.dumps(content))
+
+
+def test_collect_a_run(tmp_path, plain_run):
+    run = longtail.train("digits", "ce", **plain_run, out=tmp_path / "run")
+    path = results.collect(run.path, tmp_path / "results")
+    assert path.name == "digits-if50-ce-quick-s0.json"
+    content = json.loads(path.read_text())
+    assert content["metrics"]["top1"] == run.metrics["top1"]
+    assert len(content["metrics"]["per_class"]) == 10
+    assert content["config"]["budget"]["epochs"] == 3
+    assert content["runtime"]["precision"] == "fp32"
+    assert content["command"] == (
+        "longtail train digits --method ce --imbalance 50 --protocol quick --seed 0 --epochs 3 --precision fp32 "
+        "--threads 1 --compile off"
+    )
+    assert set(content["made_by"]) >= {"commit", "command", "torch", "longtail"}
+    page = results.page(results.read(tmp_path / "results"))
+    assert "## Handwritten digits, imbalance 50: protocol `quick`, 3 epochs" in page
+    assert f"| ce | 1 | {run.metrics['top1']:.1f} |" in page
+    (run.path / "metrics.json").write_text("{")
+    with pytest.raises(LongtailError, match="cannot be read"):
+        results.collect(run.path, tmp_path)
+    (run.path / "metrics.json").unlink()
+    with pytest.raises(LongtailError, match="not finished"):
+        results.collect(run.path, tmp_path)
+
+
+def test_folders_of_the_machine_are_not_told():
+    command = "longtail train cifar100 --out '/home/me/my runs/ce' --data-root=/data --lr 0.1"
+    assert results._without_folders(command) == "longtail train cifar100 --out ce --data-root=data --lr 0.1"
+
+
+def test_page_is_ordered_and_stands_beside_published_numbers():
+    page = results.page([result(), result(seed=1, top1=39.0), result("ldam+drw", top1=42.0)], frozenset({"drw"}))
+    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert rows[1].startswith("| ldam+[drw](methods/drw.md) | 1 | 42.0 | 65.0 | 37.0 | 8.0 | 42.4 | 42.0-42.5 |")
+    assert rows[2].startswith("| ce | 2 | 38.5 ± 0.7 |")
+    assert "38.9 |" in rows[2]
+    assert "- `ldam+drw`: 42.47, Bag of Tricks gallery" in page
+    assert "longtail train cifar100 --method ce" in page
+    assert "0123456789ab+changes" in page
+
+
+def test_protocols_have_tables_of_their_own():
+    page = results.page([result(), result(protocol="quick", epochs=24), result(imbalance=10.0)])
+    assert page.count("## CIFAR-100-LT") == 3
+    assert "protocol `quick`, 24 epochs" in page
+
+
+def test_script(tmp_path, capsys):
+    write(tmp_path / "results", result())
+    page = tmp_path / "docs" / "results.md"
+    assert results.main([str(tmp_path / "results"), str(page)]) == 0
+    assert page.read_text() == results.page([result()])
+    write(tmp_path / "empty")
+    assert results.main([str(tmp_path / "empty"), str(page)]) == 0
+    assert "No results yet." in page.read_text()
+    (tmp_path / "results" / "bad.json").write_text('{"metrics": 1}')
+    assert results.main([str(tmp_path / "results"), str(page)]) == 1
+    assert "bad.json is not a result" in capsys.readouterr().err
+    assert results.main([]) == 2
+    assert results.main(["collect", str(tmp_path / "nowhere"), str(tmp_path)]) == 1
+
+
+def test_script_collects(tmp_path, plain_run, capsys):
+    longtail.train("digits", "ce", **plain_run, out=tmp_path / "run")
+    assert results.main(["collect", str(tmp_path / "run"), str(tmp_path / "results")]) == 0
+    assert Path(capsys.readouterr().out.strip()).exists()
+
+
+def test_the_readme_is_filled_between_its_marks(tmp_path):
+    write(tmp_path / "results", result(), result("ldam+drw", top1=42.0), result(imbalance=10.0, top1=57.0))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n")
+    assert results.main([str(tmp_path / "results"), str(tmp_path / "page.md"), str(readme)]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- results:begin -->\n")
+    assert text.endswith("<!-- results:end -->\nafter\n")
+    assert "old" not in text
+    assert "57.0" not in text
+    assert text.index("| ldam+drw | 1 | 42.0") < text.index("| ce | 1 | 38.0")
+    readme.write_text("no marks")
+    assert results.main([str(tmp_path / "results"), str(tmp_path / "page.md"), str(readme)]) == 1

@@ -1,0 +1,113 @@
+"""`longtail compare`: a grid of runs and its table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from longtail.training.loop import DivergedError, InterruptedRunError
+
+
+def grid_words(fast, *words):
+    return ["compare", "digits", "--protocol", "quick", "--epochs", "2", *fast, "--out", "grid", *words]
+
+
+def test_table_files_and_a_second_call(longtail, fast, monkeypatch):
+    words = grid_words(fast, "--methods", "tau-norm,bsce", "--seeds", "2")
+    said = longtail(*words)
+    assert said.status == 0, said
+    methods = [line.split()[0] for line in said.out.splitlines() if "±" in line][1:]
+    assert methods == ["ce", "tau-norm", "bsce"]
+    markdown = Path("grid/comparison.md").read_text()
+    assert "| method | seeds | top-1 |" in markdown
+    rows = list(csv.DictReader(Path("grid/comparison.csv").read_text().splitlines()))
+    assert [row["method"] for row in rows] == methods
+    assert float(rows[0]["top1_gain"] or 0) == 0
+    document = json.loads(Path("grid/comparison.json").read_text())
+    assert [run["status"] for run in document["runs"]] == ["done"] * 6
+    two_stage = json.loads(next(Path("grid").glob("*tau-norm*s1/metrics.json")).read_text())
+    assert two_stage["stage1"] == str(next(Path("grid").glob("*-ce-*s1")))
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("longtail.training.loop.Training.run", forbidden)
+    again = longtail(*words, "--json")
+    assert again.status == 0
+    assert {run["status"] for run in again.json["runs"]} == {"kept"}
+    assert again.json["rows"] == document["rows"]
+    assert again.json["baseline"] == "ce"
+
+
+def test_a_failure_is_a_row_and_status_1(longtail, fast, monkeypatch):
+    from longtail import session
+
+    train = session.train
+
+    def fails_for_bsce(data, method, **keywords):
+        if method == "bsce":
+            raise DivergedError("the loss became nan in epoch 1")
+        if method == "la":
+            raise RuntimeError("out of memory")
+        return train(data, method, **keywords)
+
+    monkeypatch.setattr(session, "train", fails_for_bsce)
+    said = longtail(*grid_words(fast, "--methods", "bsce,la", "--seeds", "1", "--json"))
+    assert said.status == 1
+    rows = {row["method"]: row for row in said.json["rows"]}
+    assert rows["ce"]["top1"]["mean"] > 0
+    assert rows["bsce"]["top1"] is None
+    assert rows["bsce"]["failures"] == ["seed 0: the loss became nan in epoch 1"]
+    assert rows["la"]["failures"] == ["seed 0: RuntimeError: out of memory"]
+    people = longtail(*grid_words(fast, "--methods", "bsce", "--seeds", "1"))
+    assert "bsce failed, seed 0: the loss became nan in epoch 1" in people.out
+    assert "[1/2] ce seed 0: kept" in people.err
+
+
+def test_stopping_keeps_what_is_done(longtail, fast, monkeypatch):
+    from longtail import session
+
+    train = session.train
+
+    def stops_at_bsce(data, method, **keywords):
+        if method == "bsce":
+            raise InterruptedRunError("stopped in stage 1, epoch 2")
+        return train(data, method, **keywords)
+
+    monkeypatch.setattr(session, "train", stops_at_bsce)
+    said = longtail(*grid_words(fast, "--methods", "bsce", "--seeds", "1"))
+    assert said.status == 1
+    assert "1 of 2 runs are done" in said.err
+    assert "give the same command again to go on" in said.err
+    assert [run["method"] for run in json.loads(Path("grid/comparison.json").read_text())["runs"]] == ["ce"]
+
+
+def test_wrong_input_is_found_before_any_training(longtail, fast):
+    for words, told in (
+        (["--methods", "ce,focl"], "unknown method 'focl'"),
+        (["--methods", "ce,crt+drw"], "+drw does not fit"),
+        (["--methods", " , "], "--methods is empty"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--methods", "ce", "--max-m", "1"], "unknown option '--max-m'"),
+        (["--protocol", "quik"], "unknown protocol 'quik'"),
+    ):
+        said = longtail(*grid_words(fast), *words)
+        assert said.status == 2, words
+        assert told in said.err
+        assert len(said.err.splitlines()) <= 2
+    assert not Path("grid").exists()
+
+
+def test_folder_of_another_grid(longtail, fast):
+    assert longtail(*grid_words(fast, "--methods", "ce", "--seeds", "1", "--quiet")).status == 0
+    said = longtail(*grid_words(fast, "--methods", "ce", "--seeds", "1", "--lr", "0.01"))
+    assert said.status == 2
+    assert "lr 0.01 here" in said.err
+
+
+def test_unwritable_folder(longtail, fast):
+    Path("grid").write_text("in the way")
+    said = longtail(*grid_words(fast, "--methods", "ce", "--seeds", "1"))
+    assert said.status == 1
+    assert "cannot be written" in said.err

@@ -1,0 +1,108 @@
+"""`longtail evaluate`: the metrics again, and other test distributions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longtail.cli.evaluate import class_prior, expected_accuracy
+from longtail.errors import UsageError
+
+
+def test_metrics_are_those_of_the_run(longtail, finished):
+    said = longtail("evaluate", str(finished), "--json")
+    assert said.status == 0
+    written = json.loads((finished / "metrics.json").read_text())
+    for name in ("top1", "top5", "many", "medium", "few", "per_class", "ece", "worst_class", "balanced_accuracy"):
+        assert said.json[name] == written[name], name
+    assert said.json["expected_top1"] == pytest.approx(written["top1"])
+    assert said.json["rule"] == "kang"
+
+
+def test_rule_and_distribution(longtail, finished):
+    plain = longtail("evaluate", str(finished), "--json").json
+    oltr = longtail("evaluate", str(finished), "--json", "--rule", "mislas").json
+    assert oltr["many"] != plain["many"]
+    tops = {}
+    for name in ("forward", "backward"):
+        words = ["--distribution", name, "--test-imbalance", "50"]
+        tops[name] = longtail("evaluate", str(finished), "--json", *words).json["expected_top1"]
+    # Two epochs of plain cross-entropy know the head classes only.
+    assert tops["forward"] > plain["top1"] + 10 > tops["backward"] + 20
+
+
+def test_expected_accuracy_against_a_loop(longtail, finished):
+    said = longtail("evaluate", str(finished), "--json", "--distribution", "forward", "--test-imbalance", "10")
+    counts, accuracy = said.json["class_counts"], said.json["per_class"]
+    assert counts == sorted(counts, reverse=True)
+    weights = [10 ** (-i / 9) for i in range(10)]
+    assert said.json["expected_top1"] == pytest.approx(np.dot(weights, accuracy) / sum(weights))
+    assert said.json["test_imbalance"] == 10
+
+
+def test_table_for_people(longtail, finished):
+    said = longtail("evaluate", str(finished), "--distribution", "backward")
+    assert said.status == 0
+    assert "worst class" in said.out
+    assert "top-1, backward test set, imbalance 50" in said.out
+    rows = [line.split() for line in said.out.splitlines() if len(line.split()) == 3]
+    assert ["0", "120", "96.0"][:2] in [row[:2] for row in rows]
+    assert ["9", "2"] in [row[:2] for row in rows]
+
+
+@given(
+    st.lists(st.integers(0, 500), min_size=2, max_size=30),
+    st.floats(1, 1000),
+    st.sampled_from(["forward", "backward"]),
+)
+def test_prior_is_a_long_tail_in_the_order_of_training(counts, imbalance, distribution):
+    prior = class_prior(counts, distribution, imbalance)
+    assert prior.sum() == pytest.approx(1)
+    assert prior.max() / prior.min() == pytest.approx(imbalance)
+    order = np.argsort(-np.array(counts), kind="stable")
+    steps = np.diff(prior[order])
+    assert (steps <= 1e-12).all() if distribution == "forward" else (steps >= -1e-12).all()
+
+
+def test_prior_of_one_and_of_equal_classes():
+    assert class_prior([7], "forward", 50).tolist() == [1.0]
+    np.testing.assert_allclose(class_prior([3, 2, 1], "balanced", 50), 1 / 3)
+    np.testing.assert_allclose(class_prior([3, 2, 1], "backward", 1), 1 / 3)
+
+
+def test_classes_without_test_images_are_left_out():
+    assert expected_accuracy([100.0, None, 50.0], np.array([0.25, 0.5, 0.25])) == pytest.approx(75.0)
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0, float("nan"), float("inf")])
+def test_test_imbalance_is_at_least_one(value):
+    with pytest.raises(UsageError, match="at least 1"):
+        class_prior([2, 1], "forward", value)
+
+
+def test_wrong_runs(longtail, finished, unfinished, tmp_path):
+    said = longtail("evaluate", "nowhere")
+    assert said.status == 1
+    assert "nowhere is not a run folder" in said.err
+    said = longtail("evaluate", str(unfinished))
+    assert said.status == 1
+    assert f"longtail train --resume --out {unfinished}" in said.err
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished, damaged)
+    content = (damaged / "test_logits.npz").read_bytes()
+    for broken in (content[: len(content) // 2], b"", b"no archive"):
+        (damaged / "test_logits.npz").write_bytes(broken)
+        said = longtail("evaluate", str(damaged))
+        assert said.status == 1, broken
+        assert "test_logits.npz is damaged" in said.err
+    np.savez(damaged / "test_logits.npz", logits=np.zeros((3, 4)), targets=np.zeros(3, dtype=np.int64))
+    said = longtail("evaluate", str(damaged))
+    assert said.status == 1
+    assert "does not fit its run" in said.err
+    assert longtail("evaluate", str(finished), "--rule", "king").status == 2
+    assert longtail("evaluate", str(finished), "--distribution", "forward", "--test-imbalance", "0").status == 2

@@ -1,0 +1,23 @@
+"""A recipe as a request makes it, for tests that look at recipes and train nothing."""
+
+from __future__ import annotations
+
+from longtail.data import LongTailData
+from longtail.request import Task, build_recipe, make_config
+from longtail.training.recipe import Recipe
+
+
+def recipe_of(name: str, data: LongTailData, protocol: str = "quick", **options: object) -> Recipe:
+    """Return the recipe of a method on a data set."""
+    config = make_config(
+        data,
+        name,
+        subset_seed=0,
+        protocol=protocol,
+        seed=0,
+        backbone=None,
+        precision="fp32",
+        eval_every=None,
+        options=options,
+    )
+    return build_recipe(config, Task.of(data))

@@ -1,0 +1,86 @@
+"""Which modifiers go with which methods, both ways; building a recipe is all it takes."""
+
+from __future__ import annotations
+
+import pytest
+from recipes import recipe_of
+
+import longtail
+from longtail.augment import CMO, CutMix, Mixup, Remix
+from longtail.sampling import InstanceSampling, PowerSampling
+
+MIXINGS = {"mixup": Mixup, "cutmix": CutMix, "remix": Remix, "cmo": CMO}
+ONE_STAGE = [
+    "ce",
+    "focal",
+    "cb-ce",
+    "bsce",
+    "la",
+    "ldam",
+    "vs",
+    "seql",
+    "sqrt-sampling",
+    "ce+drw",
+    "ldam+drw",
+    "ce+drs",
+]
+DECOUPLED = ["crt", "lws", "tau-norm", "ncm"]
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("method", [*ONE_STAGE, *DECOUPLED])
+def test_mixing_goes_into_the_stages_that_train_the_backbone(method, mixing, digits):
+    recipe = recipe_of(f"{method}+{mixing}", digits)
+    plain = recipe_of(method, digits)
+    for stage, before in zip(recipe.stages, plain.stages, strict=True):
+        trains = bool(before.epochs) and before.trainable == "all"
+        assert isinstance(stage.mixing, MIXINGS[mixing]) == trains
+        added = (PowerSampling(0.0),) if trains and mixing == "cmo" else ()
+        assert stage.sampling == (*before.sampling, *added)
+    assert recipe.first_stage_of == (f"ce+{mixing}" if method in DECOUPLED else None)
+
+
+TWICE = [f"ce+{a}+{b}" for a in MIXINGS for b in MIXINGS if a != b]
+
+
+@pytest.mark.parametrize("name", [*TWICE, *(f"{method}+{m}" for method in ("mislas", "gcl") for m in MIXINGS)])
+def test_two_mixings_are_refused_by_name(name, digits):
+    with pytest.raises(longtail.UsageError, match=r"\+\w+ does not fit a recipe that mixes images already \(by \w+"):
+        recipe_of(name, digits)
+
+
+@pytest.mark.parametrize("method", ["crt", "lws", "mislas", "gcl", "crt+mixup", "crt+cutmix", "crt+cmo", "lws+remix"])
+def test_fusion_goes_with_every_classifier_stage(method, digits):
+    features, classifier = recipe_of(f"{method}+h2t", digits).stages
+    assert features.mixing is not None
+    assert classifier.sampling[1] == InstanceSampling()
+    assert len(classifier.sampling) == 2
+
+
+@pytest.mark.parametrize("name", ["mislas+drw", "gcl+drw", "mislas+drs", "crt+drw+h2t"])
+def test_deferring_does_not_go_with_a_second_stage(name, digits):
+    with pytest.raises(longtail.UsageError, match="already rebalances in a later stage"):
+        recipe_of(name, digits)
+
+
+def test_laws_of_the_foregrounds(digits):
+    for options, q in [({}, 0.0), ({"r": 0.5}, 0.5), ({"law": "paper"}, -1.0), ({"r": 2, "law": "paper"}, -2.0)]:
+        assert recipe_of("ce+cmo", digits, **options).stages[0].sampling == (InstanceSampling(), PowerSampling(q))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("ce+cutmix", {"prob": 2}, "prob must lie in 0..1, got 2"),
+        ("ce+cutmix", {"alpha": 0}, "alpha must be a finite number above 0"),
+        ("ce+cmo", {"prob": -1}, "prob must lie in 0..1"),
+        ("ce+cmo", {"law": "thumb"}, "must be one of code, paper"),
+        ("ce+cmo", {"r": float("inf")}, "q must be finite"),
+        ("ce+remix", {"kappa": 0.5}, "kappa must be at least 1"),
+        ("ce+remix", {"alpha": 0}, "must be above 0"),
+        ("gcl", {"noise_mul": -1}, "noise_mul must be a finite number >= 0"),
+    ],
+)
+def test_options_out_of_range_are_wrong_use(name, options, reason, digits):
+    with pytest.raises(longtail.UsageError, match=reason):
+        recipe_of(name, digits, **options)
