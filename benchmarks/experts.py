@@ -6,8 +6,8 @@ Contenders, batch 128, the same precision and threads, repeats interleaved:
 - ``ride``: three experts of 24 and 48 channels on shared first layers, one batch for all.
 - ``independent``: three whole networks, a batch for each.
 
-Each in both ways of `longtail.networks.ExpertBackbone`. ``BATCHED_ON`` in `longtail.networks.experts` names the faster way for
-each device; where this disagrees, change it there. Run it on an idle machine.
+Each in both ways of `longtail.networks.ExpertBackbone`. ``BATCHED_ON`` in `longtail.networks.experts` names the faster
+way for each device; where this disagrees, change it there. Run it on an idle machine.
 """
 
 from __future__ import annotations

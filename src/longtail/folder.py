@@ -95,9 +95,10 @@ class RunFolder:
     def write_results(self, model: dict[str, Tensor], test: dict[str, Tensor], metrics: dict[str, Any]) -> None:
         """Write ``model.safetensors``, ``test_logits.npz`` and, last, ``metrics.json``."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
+        arrays = {name: value.numpy() for name, value in test.items()}
         try:
             save_file(tensors, self.path / "model.safetensors")
-            np.savez_compressed(self.path / "test_logits.npz", **{name: t.numpy() for name, t in test.items()})
+            np.savez_compressed(self.path / "test_logits.npz", **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise LongtailError(
                 f"the results cannot be written to {self.path}: {error.strerror}", fix="make room, then --resume"

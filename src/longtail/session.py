@@ -15,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from longtail import data as datasets
+from longtail import methods
 from longtail.config import RunConfig, provenance, read_config
 from longtail.data import LongTailData
 from longtail.errors import UsageError
@@ -272,7 +273,9 @@ class _Session:
         there, _ = read_config(base)
         if self.recipe.first_stage_of is None:
             raise UsageError(f"{self.config.method} has no first stage that a finished run could stand in for")
-        wanted = replace(self.config, method=self.recipe.first_stage_of, options=there.options)
+        shared = methods.parse(self.recipe.first_stage_of)
+        options = {key: value for key, value in self.config.options.items() if key.partition(".")[0] in shared}
+        wanted = replace(self.config, method=self.recipe.first_stage_of, options=options)
         differences = wanted.differences(replace(there, eval_every=wanted.eval_every))
         if differences:
             raise UsageError(f"{base} is not the first stage of this run: {'; '.join(differences)}")

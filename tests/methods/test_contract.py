@@ -203,6 +203,12 @@ def test_a_finished_run_stands_in_for_the_first_stage(name, digits, plain_run, t
     assert short.metrics["stage1"] == str(Path(base.path))
 
 
+def test_a_first_stage_with_other_options_is_refused(digits, plain_run, tmp_path):
+    base = longtail.train(digits, "ce+mixup", out=tmp_path / "base", **plain_run)
+    with pytest.raises(longtail.UsageError, match=r"mixup.alpha 0.2 here, None there"):
+        longtail.train(digits, "crt+mixup", out=tmp_path / "run", stage1=base.path, alpha=0.2, **plain_run)
+
+
 def test_another_run_is_refused_as_first_stage(digits, plain_run, tmp_path):
     base = longtail.train(digits, "ce", out=tmp_path / "base", seed=1, **plain_run)
     with pytest.raises(longtail.UsageError, match="seed 0 here, 1 there"):

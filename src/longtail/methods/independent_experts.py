@@ -97,8 +97,8 @@ def independent_experts(
         shared_stem: Share the first layers as RIDE does; all experts then see the same images.
         identical: Give all experts the same initial weights and images, so that they stay one network.
         joint: One loss on the mean of the logits, so that the experts learn together.
-        ablation: A row of the talk's table: ``w/o TA`` answers with the first expert alone; ``w/o diversity`` is one plain
-            network without mixup, whatever the other options say of experts.
+        ablation: A row of the talk's table: ``w/o TA`` answers with the first expert alone; ``w/o diversity`` is one
+            plain network without mixup, whatever the other options say of experts.
 
     Raises:
         UsageError: The number of experts is below 1, or mixup_alpha is negative.

@@ -106,8 +106,8 @@ class RIDEObjective(nn.Module):
         objective: Each expert's loss on its logits, scale included.
         temperatures: Class temperatures of the diversity term, (C,).
         diversity: Weight of the diversity term, >= 0; 0.45 on CIFAR-100. 0 leaves the experts' own losses.
-        form: ``code``: spread from the mean; ``paper``: spread between pairs; ``collaborative``: each expert's loss is that
-            of the mean logits and there is no diversity term, which the official code does at weight 0.
+        form: ``code``: spread from the mean; ``paper``: spread between pairs; ``collaborative``: each expert's loss is
+            that of the mean logits and there is no diversity term, which the official code does at weight 0.
 
     Source: github.com/frank-xwang/RIDE-LongTailRecognition, model/loss.py.
     """
@@ -162,8 +162,8 @@ def ride(
     Args:
         context: Class counts and budget.
         experts: Number of experts; 3 in the paper's main table.
-        form: ``code``: as above; ``paper``: -diversity / (E - 1) sum_(j != e) KL(p_e || p_j), with the temperatures from
-            the first epoch on; ``collaborative``: one loss on the mean logits, no diversity.
+        form: ``code``: as above; ``paper``: -diversity / (E - 1) sum_(j != e) KL(p_e || p_j), with the temperatures
+            from the first epoch on; ``collaborative``: one loss on the mean logits, no diversity.
         diversity: Weight of the diversity term; 0.45 on CIFAR-100 in the code, 0.2 elsewhere; 0: only the experts'
             own losses.
         gamma: How far temperatures follow class frequencies; 0.05 on CIFAR in the code.

@@ -78,7 +78,7 @@ class ExpertBackbone(Backbone):
         if images.ndim == 4 or isinstance(self.stem, nn.Identity):
             return self.stem(images)  # type: ignore[no-any-return]
         whole: Tensor = self.stem(images.flatten(0, 1))
-        return whole.unflatten(0, images.shape[:2])
+        return whole.view(*images.shape[:2], *whole.shape[1:])
 
     def _parts(self, x: Tensor) -> list[Tensor]:
         """Return each expert's input."""
@@ -91,7 +91,7 @@ class ExpertBackbone(Backbone):
         if x.ndim == 5:
             x = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         maps = run_at_once([nn.Sequential(*expert.split()) for expert in self.experts], x)  # type: ignore[operator]
-        return maps.unflatten(1, (len(self.experts), -1)).transpose(0, 1)
+        return maps.view(len(maps), len(self.experts), -1, *maps.shape[2:]).transpose(0, 1)
 
 
 class Branch(Backbone):

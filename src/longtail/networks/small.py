@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 from longtail.networks.backbone import Backbone, kaiming_normal_init
@@ -36,7 +38,8 @@ class SmallNet(Backbone):
 
     def split(self) -> tuple[nn.Sequential, nn.Sequential]:
         """Return what experts share, the first convolution with its maximum, and what each has for itself."""
-        return self.layers[:4], self.layers[4:]
+        layers = list(self.layers.named_children())
+        return nn.Sequential(OrderedDict(layers[:4])), nn.Sequential(OrderedDict(layers[4:]))
 
 
 def _conv_bn_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
