@@ -83,7 +83,7 @@ def test_strategies_are_values_and_follow_the_generator(sampling):
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("sampling", "probabilities"), DRAWING.items(), ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(("sampling", "probabilities"), DRAWING.items(), ids=map(repr, DRAWING))
 @pytest.mark.parametrize("counts", [[900, 300, 90, 0, 30, 3], [5, 0, 0, 4000]])
 def test_class_frequencies(sampling, probabilities, counts):
     """Within five standard deviations of the binomial; class 0 and its images besides."""
