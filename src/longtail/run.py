@@ -72,6 +72,11 @@ class Run:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     @property
+    def runtime(self) -> Runtime:
+        """Device, precision, threads and compilation that the run settled on."""
+        return Runtime(**self._more["runtime"])
+
+    @property
     def task(self) -> Task:
         """Class counts, class names, image shape and normalisation of the training data."""
         return Task.from_plain(self._more["data"])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +24,7 @@ from longtail.training.loader import check_batch_size
 from longtail.training.loop import Position, Reporter, SilentReporter, Training
 from longtail.training.runtime import Runtime, pick_device, settle, thread_count
 from longtail.training.state import load_state
+from longtail.training.stop import StopRequest
 from longtail.training.world import World, joined
 
 if TYPE_CHECKING:
@@ -58,6 +55,7 @@ def train(
     stage1: str | Path | None = None,
     download: bool = False,
     reporter: Reporter | None = None,
+    runtime: Runtime | None = None,
     **options: Any,
 ) -> Run:
     """Train a method on a data set and evaluate it; the result is a run folder.
@@ -83,6 +81,8 @@ def train(
         stage1: A finished run whose training equals the method's first stage; it is not trained again.
         download: Fetch the data set where it is missing.
         reporter: Hears the progress.
+        runtime: Settled choices to take over as they are; None: settle what is open by a short measurement. A
+            comparison hands on those of its first run, so that all its runs compute alike.
         **options: Fields of the budget (``epochs``, ``lr`` ...) and of the method, by name.
 
     Returns:
@@ -116,13 +116,13 @@ def train(
         options=options,
     )
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
-    target = pick_device(device)
+    target = pick_device(device if runtime is None else runtime.device)
     with joined(target) as world:
         session = _Session(config, data, folder, world, reporter or SilentReporter())
         folder.claim(config, resume)
         world.barrier()
         if not folder.finished:
-            session.run(target, threads=threads, compile=compile, stage1=stage1)
+            session.run(target, threads=threads, compile=compile, stage1=stage1, settled=runtime)
         world.barrier()
     return load(folder.path)
 
@@ -144,10 +144,17 @@ class _Session:
         self.best: float | None = None
         self.stage1: str | None = None
         self.training: Training
-        self._stop = threading.Event()
-        self._asked = 0
+        self.stop = StopRequest(world)
 
-    def run(self, device: torch.device, *, threads: str | int, compile: str, stage1: str | Path | None) -> None:
+    def run(
+        self,
+        device: torch.device,
+        *,
+        threads: str | int,
+        compile: str,
+        stage1: str | Path | None,
+        settled: Runtime | None,
+    ) -> None:
         """Train from the start or from the saved state, evaluate and write everything."""
         for stage in self.recipe.stages:
             check_batch_size(stage, len(self.data.train), self.world)
@@ -155,10 +162,10 @@ class _Session:
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = self.folder.load_state()
         if state is None:
-            runtime = self._settle(network, device, threads, compile)
+            runtime = settled or self._settle(network, device, threads, compile)
         else:  # as it was begun, on the device that this process was given
             runtime = replace(Runtime(**state["runtime"]), device=str(device))
-        with thread_count(runtime.threads), self._signals():
+        with thread_count(runtime.threads), self.stop.on_signals():
             self.training = self._training(network, runtime)
             if state is not None:
                 self._restore(state)
@@ -201,7 +208,7 @@ class _Session:
             world=self.world,
             save=self._save,
             after_epoch=self._after_epoch,
-            should_stop=self._should_stop,
+            should_stop=self.stop,
             reporter=self.reporter,
         )
 
@@ -221,33 +228,6 @@ class _Session:
             return
         outside = {"stage1": self.stage1, "history": self.history, "best": self.best}
         self.folder.save_state({**training.state(), "runtime": training.runtime.asdict(), **outside})
-
-    def _should_stop(self) -> bool:
-        if self.world.size == 1:
-            return self._stop.is_set()
-        self._asked += 1
-        if self._asked % 16:
-            return False
-        return bool(self.world.sum(torch.tensor(float(self._stop.is_set()))))  # all processes stop at one step
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM stop the run at the next step; a second one stops it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: object) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     # Beginning and end ------------------------------------------------------------------------------------------
 

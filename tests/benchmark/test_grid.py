@@ -10,6 +10,7 @@ import pytest
 from longtail.benchmark import grid
 from longtail.errors import UsageError
 from longtail.training.loop import SilentReporter
+from longtail.training.runtime import Runtime
 
 OPTIONS = {"epochs": 2}
 
@@ -125,3 +126,20 @@ def test_folder_of_another_configuration(plan, digits):
     execute(plan(["ce"], seeds=[0]), digits)
     with pytest.raises(UsageError, match="epochs 3 here, 2 there"):
         plan(["ce"], seeds=[0], options={"epochs": 3})
+
+
+def test_one_measurement_serves_the_whole_grid(plan, digits, monkeypatch):
+    from longtail import session
+
+    settled = []
+
+    def settle(*args, **keywords):
+        settled.append(keywords["threads"])
+        return Runtime(precision="bf16", threads=1)
+
+    monkeypatch.setattr(session, "settle", settle)
+    cells = plan(["ce", "bsce"], seeds=[0], precision="auto")
+    watch = lambda cell: nullcontext(SilentReporter())  # noqa: E731
+    outcomes = list(grid.execute(cells, digits, device="cpu", watch=watch))
+    assert settled == ["auto"]
+    assert [outcome.metrics["precision"] for outcome in outcomes] == ["bf16", "bf16"]

@@ -193,6 +193,9 @@ def execute(
 ) -> Iterator[Outcome]:
     """Run a grid: finished runs are kept, unfinished ones go on, and a failure does not stop the others.
 
+    What is left open of precision, threads and compilation is settled by the first run, and all others take it over: on
+    a level field only the method differs.
+
     Args:
         cells: From `plan`.
         data: The data set.
@@ -207,15 +210,19 @@ def execute(
     Raises:
         InterruptedRunError: A run was asked to stop; its state is on disk.
     """
+    machine: dict[str, Any] = {"device": device, "threads": threads, "compile": compile, "runtime": None}
     for cell in cells:
-        yield _outcome(cell, data, device=device, threads=threads, compile=compile, watch=watch)
+        outcome = _outcome(cell, data, watch, machine)
+        if machine["runtime"] is None and outcome.metrics is not None:
+            machine["runtime"] = Run(cell.folder).runtime
+        yield outcome
 
 
-def _outcome(cell: Cell, data: LongTailData, *, device: str, threads: str | int, compile: str, watch: Watch) -> Outcome:
+def _outcome(cell: Cell, data: LongTailData, watch: Watch, machine: Mapping[str, Any]) -> Outcome:
     kept = cell.finished
     try:
         with watch(cell) as reporter:
-            run = _train(cell, data, device=device, threads=threads, compile=compile, reporter=reporter)
+            run = _train(cell, data, reporter, machine)
         return Outcome(cell, "kept" if kept else "done", metrics=run.metrics)
     except InterruptedRunError:
         raise
@@ -225,7 +232,7 @@ def _outcome(cell: Cell, data: LongTailData, *, device: str, threads: str | int,
         return Outcome(cell, "failed", reason=f"{type(error).__name__}: {error}")
 
 
-def _train(cell: Cell, data: LongTailData, *, device: str, threads: str | int, compile: str, reporter: Reporter) -> Run:
+def _train(cell: Cell, data: LongTailData, reporter: Reporter, machine: Mapping[str, Any]) -> Run:
     first = cell.first_stage
     shared = first is not None and all((first / name).exists() for name in ("metrics.json", "state.pt"))
     config = cell.config
@@ -236,15 +243,13 @@ def _train(cell: Cell, data: LongTailData, *, device: str, threads: str | int, c
         protocol=config.protocol,
         seed=config.seed,
         backbone=config.backbone,
-        device=device,
         precision=config.precision,
-        threads=threads,
-        compile=compile,
         eval_every=config.eval_every,
         out=cell.folder,
         resume=cell.begun,
         stage1=first if shared else None,
         reporter=reporter,
+        **machine,
         **config.budget,
         **config.options,
     )
