@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.ce import ce
@@ -85,7 +85,19 @@ def warm_stage(context: Context, *, epochs: int | None, lr: float | None, cached
     return replace(stage, optimizer=replace(stage.optimizer, nesterov=False), schedule=schedule)
 
 
-def fitted_stage(context: Context, name: str, new_head: Callable[[nn.Module], nn.Module], **fields: object) -> Stage:
-    """Return a stage that replaces the head without training; ``fields`` may give ``fit``."""
-    stage = Stage(name=name, objective=None, epochs=0, augment=context.plain, batch_size=context.budget.batch_size)
-    return replace(stage, new_head=new_head, **fields)  # type: ignore[arg-type]
+def fitted_stage(
+    context: Context,
+    name: str,
+    new_head: Callable[[nn.Module], nn.Module],
+    fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None,
+) -> Stage:
+    """Return a stage that replaces the head without training, and fits it in closed form where ``fit`` is given."""
+    return Stage(
+        name=name,
+        objective=None,
+        epochs=0,
+        augment=context.plain,
+        batch_size=context.budget.batch_size,
+        new_head=new_head,
+        fit=fit,
+    )
