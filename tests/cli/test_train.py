@@ -244,7 +244,7 @@ def test_stage1_stands_in_for_the_first_stage(longtail, finished, fast):
 def test_flags_are_the_arguments_of_train():
     parameters = inspect.signature(session.train).parameters
     own = {"epochs", "json", "quiet"}
-    missing = set(parameters) - {"reporter", "options"} - set(Train.__dataclass_fields__)
+    missing = set(parameters) - {"reporter", "runtime", "options"} - set(Train.__dataclass_fields__)
     assert missing == set()
     assert set(Train.__dataclass_fields__) - own <= set(parameters)
     for name in set(parameters) & set(Train.__dataclass_fields__) - {"data"}:
