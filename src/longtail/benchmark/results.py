@@ -31,7 +31,8 @@ Generated from `results/` by `make docs-results`; do not edit. Top-1 accuracy in
 the last epoch; nothing was chosen by looking at the test set. Many: classes with more than 100 training images; medium:
 20 to 100; few: fewer than 20. ± is the standard deviation over seeds. "Best epoch" is the highest test accuracy of any
 epoch looked at, which is what most papers report; it stands here for comparison only. "Published" is the range of the
-numbers listed under the table, with budgets of their own.
+numbers listed under the table, with budgets of their own. The commands shown make a run again; what was really typed
+is in its file as `made_by.command`. Times in the files are of machines that did other work too.
 """
 
 
