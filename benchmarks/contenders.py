@@ -22,6 +22,7 @@ from longtail.errors import LongtailError
 from longtail.networks import Network, build_network
 from longtail.training.budget import Context, augmentation_for, budget_for
 from longtail.training.loop import InterruptedRunError, SilentReporter, Training
+from longtail.training.recipe import Shape
 from longtail.training.runtime import Runtime
 from longtail.training.world import World
 
@@ -188,8 +189,6 @@ def make_training(
         plain,
     )
     network = new_network(device).to(memory_format=torch.channels_last)
-    if runtime.compile:
-        network.backbone.compile(dynamic=False)
     silent: dict[str, Any] = {
         "save": lambda training, force: None,
         "after_epoch": lambda record, last: None,
@@ -202,7 +201,7 @@ def make_training(
         images.to(device),
         targets.to(device),
         plain,
-        num_classes=CLASSES,
+        shape=Shape("resnet32", CLASSES, 3),
         seed=0,
         runtime=runtime,
         world=World(),

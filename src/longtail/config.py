@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class RunConfig:
         options: The method's options that were given.
         precision: As asked: ``auto``, ``bf16`` or ``fp32``.
         eval_every: Epochs between evaluations on the test set (for the record only; nothing is chosen by them).
+        teacher: Folder of the finished run that teaches, for methods that learn from one.
     """
 
     dataset: str
@@ -51,6 +52,7 @@ class RunConfig:
     options: dict[str, Any] = field(default_factory=dict)
     precision: str = "auto"
     eval_every: int = 10
+    teacher: str | None = None
 
     def differences(self, other: RunConfig) -> list[str]:
         """Return what differs, one ``name: ours, theirs`` each."""
@@ -138,7 +140,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         run = content.pop("run")
-        config = RunConfig(**{f.name: run[f.name] for f in fields(RunConfig)})
+        config = RunConfig(**{f.name: run[f.name] for f in fields(RunConfig) if f.name in run or f.default is MISSING})
     except FileNotFoundError:
         raise LongtailError(f"{folder} is not a run folder: it has no {CONFIG_NAME}") from None
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:

@@ -16,9 +16,9 @@ from longtail.config import RunConfig
 from longtail.data import LongTailData
 from longtail.errors import UsageError
 from longtail.methods.options import assign, convert
-from longtail.networks import Network
+from longtail.networks import Network, Teacher
 from longtail.training.budget import Budget, Context, augmentation_for, budget_for, default_backbone
-from longtail.training.recipe import Recipe
+from longtail.training.recipe import Recipe, Shape
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,14 @@ class Task:
         return Compose((Normalize(self.mean, self.std),))
 
 
-def build_recipe(config: RunConfig, task: Task) -> Recipe:
+def build_recipe(config: RunConfig, task: Task, teacher: Teacher | None = None) -> Recipe:
     """Build the recipe of a request.
+
+    Args:
+        config: The request.
+        task: The data set's side of it.
+        teacher: The trained model that the request names; None also where only the trained network is wanted, which
+            does not depend on it.
 
     Raises:
         UsageError: Names or values do not fit together.
@@ -72,6 +78,8 @@ def build_recipe(config: RunConfig, task: Task) -> Recipe:
         budget=budget,
         augment=augmentation_for(task.name, task.mean, task.std),
         plain=task.plain_transforms(),
+        dev_per_class=config.dev_per_class,
+        teacher=teacher,
     )
     try:
         return methods.build(config.method, context, config.options)
@@ -83,7 +91,12 @@ def build_run_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:
     """Build the network of a request with the initial weights that its seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return recipe.network(config.backbone, len(task.class_counts), task.image_shape[0])
+        return recipe.network(*network_shape(config, task))
+
+
+def network_shape(config: RunConfig, task: Task) -> Shape:
+    """Return what the networks of a request are built for."""
+    return Shape(config.backbone, len(task.class_counts), task.image_shape[0])
 
 
 def make_config(
@@ -97,6 +110,7 @@ def make_config(
     precision: str,
     eval_every: int | None,
     options: Mapping[str, Any],
+    teacher: str | Path | None = None,
 ) -> RunConfig:
     """Settle a request: names checked, the protocol's budget with the given changes, the method's options by type.
 
@@ -112,6 +126,9 @@ def make_config(
     given = {
         f"{part}.{key}": value for part, chosen in zip(parts, arguments, strict=True) for key, value in chosen.items()
     }
+    if teacher is not None and not methods.takes_teacher(name):
+        known = ", ".join(part for part in methods.names() if methods.takes_teacher(part))
+        raise UsageError(f"{name} learns from no teacher", fix=f"leave --teacher out; methods that take one: {known}")
     every = max(1, budget.epochs // 20) if eval_every is None else eval_every
     if every < 1:
         raise UsageError(f"eval_every is {every}; it must be at least 1 epoch")
@@ -129,6 +146,7 @@ def make_config(
         options=given,
         precision=precision,
         eval_every=every,
+        teacher=None if teacher is None else str(teacher),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError
-from longtail.networks import Network
-from longtail.request import Task, build_recipe, build_run_network
+from longtail.networks import Network, Teacher
+from longtail.request import Task, build_recipe, build_run_network, network_shape
 from longtail.session import train
 from longtail.training.inference import predict_logits
 from longtail.training.recipe import enter_structure
@@ -86,7 +87,7 @@ class Run:
         recipe = build_recipe(self.config, self.task)
         network = build_run_network(self.config, self.task, recipe)
         for stage in recipe.stages:
-            enter_structure(network, stage)
+            network = enter_structure(network, stage, network_shape(self.config, self.task))
         path = self.path / "model.safetensors"
         try:
             network.load_state_dict(load_file(path))
@@ -101,6 +102,10 @@ class Run:
     def network(self) -> Network:
         """The trained network, in evaluation mode on the CPU."""
         return self._model[0]
+
+    def teacher(self) -> Teacher:
+        """Return a copy of the trained model that another run can learn from."""
+        return Teacher(copy.deepcopy(self._model[0]), self._model[1])
 
     def logits(self, images: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
         """Return the test-time logits of images, (N, C), float32.

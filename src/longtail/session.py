@@ -17,8 +17,8 @@ from longtail.data import LongTailData
 from longtail.errors import UsageError
 from longtail.evaluation import metrics as evaluate
 from longtail.folder import RunFolder
-from longtail.networks import Network
-from longtail.request import Task, build_recipe, build_run_network, default_folder, make_config
+from longtail.networks import Network, Teacher
+from longtail.request import Task, build_recipe, build_run_network, default_folder, make_config, network_shape
 from longtail.training.inference import network_logits
 from longtail.training.loader import check_batch_size
 from longtail.training.loop import Position, Reporter, SilentReporter, Training
@@ -53,6 +53,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     stage1: str | Path | None = None,
+    teacher: str | Path | None = None,
     download: bool = False,
     reporter: Reporter | None = None,
     runtime: Runtime | None = None,
@@ -79,6 +80,7 @@ def train(
         out: The run folder; None: under ``runs/``, named after the request.
         resume: Go on in ``out``.
         stage1: A finished run whose training equals the method's first stage; it is not trained again.
+        teacher: A finished run on the same classes to learn from, for methods that do (`longtail methods`).
         download: Fetch the data set where it is missing.
         reporter: Hears the progress.
         runtime: Settled choices to take over as they are; None: settle what is open by a short measurement. A
@@ -114,6 +116,7 @@ def train(
         precision=precision,
         eval_every=eval_every,
         options=options,
+        teacher=teacher,
     )
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
     target = pick_device(device if runtime is None else runtime.device)
@@ -127,6 +130,26 @@ def train(
     return load(folder.path)
 
 
+def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
+    """Load the run that a request names as its teacher; None where it names none.
+
+    Raises:
+        UsageError: It was trained on other classes or images.
+        LongtailError: There is no finished run.
+    """
+    from longtail.run import load
+
+    if config.teacher is None:
+        return None
+    run = load(config.teacher)
+    if run.task.class_names != task.class_names or run.task.image_shape != task.image_shape:
+        raise UsageError(
+            f"{config.teacher} was trained on {run.task.name}, with other classes or another image size than {task.name}",
+            fix="give a teacher of the same data set",
+        )
+    return run.teacher()
+
+
 class _Session:
     """A run under way: what the training loop asks of the outside, answered for one folder and data set."""
 
@@ -136,7 +159,7 @@ class _Session:
         self.config = config
         self.data = data
         self.task = Task.of(data)
-        self.recipe = build_recipe(config, self.task)
+        self.recipe = build_recipe(config, self.task, teacher_of(config, self.task))
         self.folder = folder
         self.world = world
         self.reporter = reporter
@@ -173,8 +196,6 @@ class _Session:
                 self._take_stage1(Path(stage1))
             if self.world.is_main and state is None:
                 self._write_request(runtime)
-            if runtime.compile:
-                network.backbone.compile(dynamic=False)
             self.training.run()
             if self.world.is_main:
                 self._finish()
@@ -196,13 +217,15 @@ class _Session:
         return runtime
 
     def _training(self, network: Network, runtime: Runtime) -> Training:
+        held_out = self.data.dev
+        dev = None if held_out is None else (held_out.images.to(runtime.device), held_out.targets.to(runtime.device))
         return Training(
             self.recipe,
             network,
             self.data.train.images.to(runtime.device),
             self.data.train.targets.to(runtime.device),
             self.task.plain_transforms(),
-            num_classes=self.data.num_classes,
+            shape=network_shape(self.config, self.task),
             seed=self.config.seed,
             runtime=runtime,
             world=self.world,
@@ -210,6 +233,7 @@ class _Session:
             after_epoch=self._after_epoch,
             should_stop=self.stop,
             reporter=self.reporter,
+            dev=dev,
         )
 
     # What the loop calls ----------------------------------------------------------------------------------------
@@ -295,6 +319,7 @@ class _Session:
             "threads": runtime.threads,
             "compile": runtime.compile,
             "stage1": self.stage1,
+            "teacher": self.config.teacher,
         }
         arrays = {"logits": logits, "targets": targets, **({"expert_logits": raw} if raw.ndim == 3 else {})}
         self.folder.write_results(self.training.network.state_dict(), arrays, metrics)

@@ -39,12 +39,14 @@ class Progress:
         epochs: Length of that span in epochs.
         step: 0-based step within the epoch.
         steps: Steps in the epoch.
+        lr: Learning rate of the step, for objectives that take a step ahead of the optimiser.
     """
 
     epoch: int
     epochs: int
     step: int = 0
     steps: int = 1
+    lr: float = 0.0
 
     @property
     def fraction(self) -> float:

@@ -17,7 +17,7 @@ from longtail.request import Task, build_recipe, build_run_network, make_config
 from longtail.training.inference import HeadView
 from longtail.training.loader import StageLoader
 from longtail.training.loop import InterruptedRunError, SilentReporter
-from longtail.training.recipe import enter_structure
+from longtail.training.recipe import Prepared, Shape, enter_structure
 from longtail.training.world import World
 from longtail.types import Progress
 
@@ -139,9 +139,12 @@ def test_gradients_reach_what_trains_and_nothing_else(name, digits):
     network = network.to(memory_format=torch.channels_last)
     world, seen = World(), 0
     for number, stage in enumerate(recipe.stages):
-        enter_structure(network, stage)
+        before = network
+        network = enter_structure(network, stage, Shape("small", 10, 1))
         if stage.objective is None:
             continue
+        if isinstance(stage.objective, Prepared):
+            stage.objective.prepare(before, network)
         images = digits.train.images
         view = network
         if stage.cached_features:

@@ -59,8 +59,9 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         ) from None
     except ValueError as error:
         raise LongtailError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
-    if metrics.get("stage1"):
-        metrics["stage1"] = PurePath(metrics["stage1"]).name
+    for other in ("stage1", "teacher"):
+        if metrics.get(other):
+            metrics[other] = PurePath(metrics[other]).name
     made_by = dict(more.get("made_by", {}))
     made_by["command"] = _without_folders(made_by.get("command", ""))
     runtime = more.get("runtime") or {}
@@ -83,7 +84,7 @@ def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
     """Return the command that makes a run, whatever way it was started: all that differs from the defaults."""
     words = ["longtail", "train", config.dataset, "--method", config.method, "--imbalance", f"{config.imbalance:g}"]
     words += ["--protocol", config.protocol, "--seed", str(config.seed)]
-    optional = {"profile": "exp", "subset_seed": 0, "dev_per_class": 0}
+    optional = {"profile": "exp", "subset_seed": 0, "dev_per_class": 0, "teacher": None}
     changed = {k: getattr(config, k) for k, default in optional.items() if getattr(config, k) != default}
     usual = asdict(usual_budget(config.dataset, config.method, config.protocol))
     changed |= {k: v for k, v in config.budget.items() if _plain(v) != _plain(usual[k])}

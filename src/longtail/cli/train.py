@@ -41,6 +41,8 @@ class What:
     """Go on with the run in --out"""
     stage1: Unset[str] = None
     """A finished run that stands in for the first stage of a two-stage method"""
+    teacher: Unset[str] = None
+    """A finished run to learn from, for methods that distil; `longtail methods` says which"""
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,11 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
     data = arguments.load_data(arguments.data or "digits")
     if arguments.epochs is not None:
         options = {**options, "epochs": arguments.epochs}
-    config = request.make_config(data, arguments.method, seed=arguments.seed, options=options, **arguments.request())
+    config = request.make_config(data, arguments.method, seed=arguments.seed, options=options, teacher=arguments.teacher, **arguments.request())
     folder = Path(arguments.out) if arguments.out is not None else request.default_folder(config)
-    epochs = [stage.epochs for stage in request.build_recipe(config, request.Task.of(data)).stages]
+    task = request.Task.of(data)
+    recipe = request.build_recipe(config, task, session.teacher_of(config, task))
+    epochs = [stage.epochs for stage in recipe.stages]
     try:
         with shown(epochs, quiet=arguments.quiet, opening=_opening(config, folder)) as reporter:
             return session.train(
@@ -134,6 +138,7 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
                 out=folder,
                 resume=arguments.resume,
                 stage1=arguments.stage1,
+                teacher=arguments.teacher,
                 reporter=reporter,
                 **arguments.request(),
                 **arguments.machine(),

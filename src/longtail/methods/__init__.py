@@ -147,6 +147,11 @@ def card(name: str) -> Card:
     return entries[name].card
 
 
+def takes_teacher(name: str) -> bool:
+    """Return whether any part of a name learns from a finished run."""
+    return any(card(part).teacher for part in parse(name))
+
+
 def part_options(part: str) -> dict[str, Option]:
     """Return the options of one method or modifier, by name."""
     return options_of(part, {**METHODS, **MODIFIERS}[part].function)

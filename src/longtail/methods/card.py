@@ -16,6 +16,7 @@ class Card:
         idea: One or two sentences.
         use: When it helps and when not.
         cost: Training cost relative to plain cross-entropy.
+        teacher: Whether the method learns from a finished run, where one is given.
     """
 
     title: str
@@ -24,3 +25,4 @@ class Card:
     idea: str
     use: str
     cost: str = "1x"
+    teacher: bool = False

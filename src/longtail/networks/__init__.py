@@ -13,6 +13,7 @@ from longtail.networks.heads import (
 )
 from longtail.networks.network import BACKBONES, Network, build_network
 from longtail.networks.small import SmallNet
+from longtail.networks.teacher import Teacher
 
 __all__ = [
     "BACKBONES",
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "SmallNet",
     "TauNormHead",
+    "Teacher",
     "build_expert_network",
     "build_network",
     "linear_full_precision",

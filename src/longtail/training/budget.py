@@ -15,6 +15,7 @@ from torch import nn
 
 from longtail.augment import Compose, Normalize, RandomCrop, RandomFlip
 from longtail.errors import UsageError, unknown_name
+from longtail.networks import Teacher
 from longtail.training.recipe import SGD, Schedule, Stage
 
 PROTOCOLS = ("common", "published", "quick")
@@ -151,6 +152,8 @@ class Context:
         budget: The protocol's budget with the user's changes.
         augment: Training transforms of the data set.
         plain: Test-time transforms: normalisation only.
+        dev_per_class: Images per class of the development set; 0: there is none.
+        teacher: The trained model that the run was given to learn from; None: none, or only the network is wanted.
     """
 
     class_counts: tuple[int, ...]
@@ -158,6 +161,8 @@ class Context:
     budget: Budget
     augment: Compose
     plain: Compose
+    dev_per_class: int = 0
+    teacher: Teacher | None = None
 
     @property
     def num_classes(self) -> int:

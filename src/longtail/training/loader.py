@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longtail.augment import Compose
 from longtail.errors import UsageError
 from longtail.sampling import ClassIndex, epoch_indices
 from longtail.training.recipe import Stage
@@ -44,11 +45,13 @@ class Plan:
 
     Attributes:
         streams: Indices of each stream, (N,), int64.
+        dev: Indices into the development set of each of its streams, (steps * dev_batch_size,), int64.
         steps: Steps of the epoch.
         images: Images of the first stream that are used.
     """
 
     streams: tuple[Tensor, ...]
+    dev: tuple[Tensor, ...]
     steps: int
     images: int
 
@@ -64,17 +67,35 @@ class StageLoader:
         num_classes: Number of classes C.
         seed: Training seed.
         world: The processes of the run.
+        dev: Images and classes of the development set, on the training device; for a stage that draws from it.
 
     Raises:
         UsageError: The batch is larger than the training set, or smaller than two images for each process.
+        ValueError: The stage draws from a development set and there is none.
     """
 
     def __init__(
-        self, images: Tensor, targets: Tensor, stage: Stage, *, number: int, num_classes: int, seed: int, world: World
+        self,
+        images: Tensor,
+        targets: Tensor,
+        stage: Stage,
+        *,
+        number: int,
+        num_classes: int,
+        seed: int,
+        world: World,
+        dev: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         check_batch_size(stage, len(targets), world)
         self._images = images
         self._targets = targets
+        self._dev_index = None
+        if stage.dev:
+            if dev is None:
+                raise ValueError(f"stage {stage.name!r} draws from a development set, and there is none")
+            self._dev_images, self._dev_targets = dev
+            self._dev_index = ClassIndex(self._dev_targets.cpu(), num_classes)
+            self._dev_batch_size = min(stage.dev_batch_size or stage.batch_size, len(self._dev_targets))
         self._stage = stage
         self._number = number
         self._seed = seed
@@ -103,11 +124,31 @@ class StageLoader:
         full, rest = divmod(length, stage.batch_size)
         if rest < 2 * self._world.size:
             rest = 0
+        steps = full + bool(rest)
         return Plan(
             streams=tuple(s.to(self._images.device) for s in streams),
-            steps=full + bool(rest),
+            dev=tuple(self._dev_stream(k, epoch, steps).to(self._images.device) for k in range(len(stage.dev))),
+            steps=steps,
             images=full * stage.batch_size + rest,
         )
+
+    def _dev_stream(self, k: int, epoch: int, steps: int) -> Tensor:
+        """Return as many development indices as an epoch needs: the set is small, so that it is drawn several times."""
+        stage, needed = self._stage, steps * self._dev_batch_size
+        assert self._dev_index is not None
+        rounds = -(-needed // stage.dev[k].length(self._dev_index))
+        drawn = [
+            epoch_indices(
+                stage.dev[k],
+                self._dev_index,
+                seed=step_seed(self._seed, self._number, 0, 0),
+                epoch=(stage.first_epoch + epoch) * rounds + again,
+                epochs=stage.schedule.epochs * rounds,
+                stream=len(stage.sampling) + k,
+            )
+            for again in range(rounds)
+        ]
+        return torch.cat(drawn)[:needed]
 
     def batches(self, plan: Plan, epoch: int, step: int) -> tuple[tuple[Batch, ...], float]:
         """Return this process's share of a step's batches, and its loss's weight.
@@ -118,10 +159,11 @@ class StageLoader:
         stop = min(start + self._stage.batch_size, plan.images)
         self._generator.manual_seed(step_seed(self._seed, self._number, 1 + epoch, step))
         batches = tuple(self._batch(stream[start:stop]) for stream in plan.streams)
+        views = [self._view(batches[0], transforms) for transforms in self._stage.views]
         if self._stage.mixing is not None:
             progress = Progress(self._stage.first_epoch + epoch, self._stage.schedule.epochs, step, plan.steps)
             batches = self._stage.mixing.mix(batches, self._generator, progress)
-        shares = tuple(self._share(batch) for batch in batches)
+        shares = tuple(self._share(batch) for batch in (*batches, *views, *self._dev_batches(plan, step)))
         weight = len(shares[0]) * self._world.size / (stop - start)
         return shares, weight
 
@@ -130,6 +172,22 @@ class StageLoader:
         if not self._stage.cached_features:
             images = self._stage.augment(images, self._generator)
         return Batch(images, self._targets.index_select(0, indices), indices)
+
+    def _view(self, batch: Batch, transforms: Compose) -> Batch:
+        """Return the images of a batch as another augmentation shows them."""
+        images = self._images.index_select(0, batch.indices)
+        return replace(batch, images=transforms(images, self._generator))
+
+    def _dev_batches(self, plan: Plan, step: int) -> list[Batch]:
+        drawn = [stream[step * self._dev_batch_size : (step + 1) * self._dev_batch_size] for stream in plan.dev]
+        return [
+            Batch(
+                self._stage.augment(self._dev_images.index_select(0, indices), self._generator),
+                self._dev_targets.index_select(0, indices),
+                indices,
+            )
+            for indices in drawn
+        ]
 
     def _share(self, batch: Batch) -> Batch:
         if self._world.size == 1:

@@ -19,7 +19,7 @@ from longtail.errors import LongtailError
 from longtail.networks import Network
 from longtail.training.inference import HeadView, extract_features
 from longtail.training.loader import StageLoader, step_seed
-from longtail.training.recipe import Recipe, Stage, enter_structure
+from longtail.training.recipe import Prepared, Recipe, Shape, Stage, enter_structure
 from longtail.training.runtime import Runtime
 from longtail.training.world import World
 from longtail.types import Batch, Progress
@@ -111,7 +111,7 @@ class Training:
         images: Training images, uint8 (N, C, H, W), on the device.
         targets: Classes, (N,), on the device.
         plain: Test-time transforms, for features.
-        num_classes: Number of classes C.
+        shape: What the network is built for.
         seed: Training seed.
         runtime: Settled device, precision, threads and compilation.
         world: The processes of the run.
@@ -119,6 +119,7 @@ class Training:
         after_epoch: Called with (record, last) after every epoch; may add to the record (test accuracy) and keeps it.
         should_stop: Asked after every step.
         reporter: Hears the progress.
+        dev: Images and classes of the development set, on the device, for stages that draw from it.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Training:
         targets: Tensor,
         plain: Compose,
         *,
-        num_classes: int,
+        shape: Shape,
         seed: int,
         runtime: Runtime,
         world: World,
@@ -137,6 +138,7 @@ class Training:
         after_epoch: Callable[[dict[str, Any], bool], None],
         should_stop: Callable[[], bool],
         reporter: Reporter,
+        dev: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.recipe = recipe
         self.network = network
@@ -146,7 +148,8 @@ class Training:
         self._images = images
         self._targets = targets
         self._plain = plain
-        self._num_classes = num_classes
+        self._dev = dev
+        self._shape = shape
         self._seed = seed
         self._save = save
         self._after_epoch = after_epoch
@@ -165,17 +168,18 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state: rebuild the heads of the stages entered so far, then load."""
+        """Go on from a saved state: rebuild the networks and heads of the stages entered so far, then load."""
         self.position = Position(**state["position"])
         entered = self.position.stage + self.position.entered
+        before = self.network
         for stage in self.recipe.stages[:entered]:
-            enter_structure(self.network, stage)
+            before = self._enter_structure(stage)
         self.network.load_state_dict(state["network"])
         last = self.recipe.stages[min(self.position.stage, len(self.recipe.stages) - 1)]
         previous = self.recipe.stages[entered - 1] if entered else last
         if state["optimizer"] is None or previous.objective is None:
             return
-        self._prepare(previous)
+        self._prepare(previous, before)
         assert self._objective is not None
         assert self._optimizer is not None
         self._objective.load_state_dict(state["objective"])
@@ -202,18 +206,26 @@ class Training:
     def _enter(self, stage: Stage) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step_seed(self._seed, self.position.stage, 0, 1))
-            enter_structure(self.network, stage)
-        self.network.to(self.runtime.device)
+            before = self._enter_structure(stage)
         if stage.fit is not None:
             features = extract_features(self.network, self._images, self._plain, self.runtime)
             stage.fit(self.network.head, features, self._targets)
         if stage.objective is not None:
-            self._prepare(stage)
+            self._prepare(stage, before)
         self.position.entered = True
 
-    def _prepare(self, stage: Stage) -> None:
+    def _enter_structure(self, stage: Stage) -> Network:
+        """Put the stage's network and head in place; return the network that was there, often the same."""
+        before, device = self.network, self.runtime.device
+        network = enter_structure(before, stage, self._shape).to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return before
+
+    def _prepare(self, stage: Stage, before: Network) -> None:
         """Put the stage's objective, trainable parameters and optimiser in place."""
         assert stage.objective is not None
+        if isinstance(stage.objective, Prepared):
+            stage.objective.prepare(before, self.network)
         self._objective = stage.objective.to(self.runtime.device)
         self.network.backbone.requires_grad_(stage.trainable == "all")
         if stage.continues and self._optimizer is not None:
@@ -235,14 +247,17 @@ class Training:
         if stage.cached_features:
             images = extract_features(network, self._images, self._plain, self.runtime)
             view = HeadView(network)
+        elif self.runtime.compile:
+            network.backbone.compile(dynamic=False)
         loader = StageLoader(
             images,
             self._targets,
             stage,
             number=self.position.stage,
-            num_classes=self._num_classes,
+            num_classes=self._shape.num_classes,
             seed=self._seed,
             world=self.world,
+            dev=self._dev,
         )
         step = self._step_module(view)
         while self.position.epoch < stage.epochs:
@@ -284,7 +299,8 @@ class Training:
         assert self._optimizer is not None
         torch.manual_seed(step_seed(self._seed, p.stage, 1 + p.epoch, p.step) + self.world.rank)
         batches, weight = loader.batches(plan, p.epoch, p.step)
-        progress = Progress(stage.first_epoch + p.epoch, stage.schedule.epochs, p.step, plan.steps)
+        lr = stage.optimizer.lr * stage.schedule.factor(stage.first_epoch + p.epoch)
+        progress = Progress(stage.first_epoch + p.epoch, stage.schedule.epochs, p.step, plan.steps, lr)
         whole = len(batches[0]) * self.world.size == stage.batch_size
         # A short last batch runs eagerly: one more compiled shape would cost more than it gains.
         eager = torch.compiler.set_stance("force_eager") if self.runtime.compile and not whole else nullcontext()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,13 +22,38 @@ from longtail.types import Batch, Progress
 class Objective(Protocol):
     """What a stage minimises: an `nn.Module` called with (network, batches, progress), returning a scalar.
 
-    ``batches`` holds one `Batch` per index stream of the stage. Whatever an objective must remember (a teacher, a
+    ``batches`` holds one `Batch` per index stream of the stage, then one per further view, then one per index stream of
+    the development set. Whatever an objective must remember (a teacher, a
     queue, thresholds) is a submodule or a buffer of it, so that it is saved, restored and moved with the rest.
     """
 
     def __call__(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
         """Return the scalar to minimise."""
         ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """An objective that needs networks before its first step: a teacher, a momentum encoder."""
+
+    def prepare(self, before: Network, network: Network) -> None:
+        """Make the submodules that are copies of networks, frozen; called when the stage begins.
+
+        A resumed run calls it with networks of the right structure and loads the saved objective over what it made.
+
+        Args:
+            before: The network as the stage before left it; ``network`` itself where the stage builds no new one.
+            network: The network that is about to train, with the head of this stage.
+        """
+        ...
+
+
+class Shape(NamedTuple):
+    """What a network is built for: name of the backbone, number of classes, channels of the images."""
+
+    backbone: str
+    num_classes: int
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -124,6 +149,11 @@ class Stage:
             official decoupling code does); ``"eval"``: the backbone stays in evaluation mode.
         cached_features: Train the head on features computed once, without augmentation; needs a frozen backbone with
             ``batch_norm="eval"``.
+        views: Transforms of further views of the first stream's images, each a batch of its own.
+        dev: Index streams of the development set, each a batch of its own with positions in that set.
+        dev_batch_size: Development images per step and stream; None: ``batch_size``. At most the set's size.
+        new_network: Builds a network from a `Shape`'s fields, as `Recipe.network` does, to take the place of the one
+            before; None goes on with that.
         new_head: Makes the head that this stage uses from the head before; None keeps it.
         fit: Closed-form fit of the head: called with (head, features (N, d), targets (N,)) of the whole training set.
     """
@@ -142,12 +172,20 @@ class Stage:
     trainable: Literal["all", "head"] = "all"
     batch_norm: Literal["train", "eval"] = "train"
     cached_features: bool = False
+    views: tuple[Compose, ...] = ()
+    dev: tuple[Sampling, ...] = ()
+    dev_batch_size: int | None = None
+    new_network: Callable[[str, int, int], Network] | None = None
     new_head: Callable[[nn.Module], nn.Module] | None = None
     fit: Callable[[nn.Module, Tensor, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         if self.cached_features and not (self.trainable == "head" and self.batch_norm == "eval"):
             raise ValueError(f"stage {self.name!r}: cached features need trainable='head' and batch_norm='eval'")
+        if self.cached_features and (self.views or self.dev):
+            raise ValueError(f"stage {self.name!r}: features are cached of the first view of training images only")
+        if self.continues and self.new_network is not None:
+            raise ValueError(f"stage {self.name!r}: a new network cannot go on with the optimiser of the one before")
 
 
 @dataclass(frozen=True)
@@ -178,7 +216,10 @@ class Recipe:
         return sum(stage.epochs for stage in self.stages)
 
 
-def enter_structure(network: Network, stage: Stage) -> None:
-    """Give the network the head that a stage uses (structure only: fitting comes after)."""
+def enter_structure(network: Network, stage: Stage, shape: Shape) -> Network:
+    """Return the network that a stage trains, with its head: the given one or a new one, fresh weights included."""
+    if stage.new_network is not None:
+        network = stage.new_network(*shape)
     if stage.new_head is not None:
         network.head = stage.new_head(network.head)
+    return network
