@@ -35,6 +35,10 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say which layers experts share")
 
+    def split_last(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return all layers but the last block and, after them, that block, as `split` does for its two parts."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its layers are the last block")
+
 
 def pool(feature_map: Tensor) -> Tensor:
     """Average a feature map (..., d, h, w) over its positions: (..., d), in float32 or better.

@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtail.networks.cifar_resnet import BasicBlock
+from longtail.networks.resnet import ResidualBlock
 
 
 def run_at_once(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Run networks that are alike in shape as one; the weights stay theirs and the values those of running each.
 
     Args:
-        networks: E of them, made of sequences, convolutions without bias, batch norm, `BasicBlock` and layers without
-            parameters that treat each channel alone.
+        networks: E of them, made of sequences, convolutions without bias, batch norm, `BasicBlock`, `ResidualBlock` and
+            layers without parameters that treat each channel alone.
         x: One input for all, (B, c, H, W), or their inputs side by side, (B, E * c, H, W).
 
     Returns:
@@ -32,6 +33,8 @@ def run_at_once(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
         return x
     if isinstance(first, BasicBlock):
         return _basic_block(networks, x)
+    if isinstance(first, ResidualBlock):
+        return _residual_block(networks, x)
     if isinstance(first, nn.Conv2d):
         return _convolution(networks, x)
     if isinstance(first, nn.BatchNorm2d):
@@ -49,8 +52,10 @@ def _side_by_side(layers: Sequence[nn.Module], name: str) -> Tensor:
 def _convolution(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     first = layers[0]
     assert isinstance(first, nn.Conv2d)
-    # One input for all is a single, wider convolution.
-    groups = x.shape[1] // first.in_channels
+    # One input for all is a single, wider convolution; the groups of a grouped one would then not be side by side.
+    if first.groups > 1 and x.shape[1] == first.in_channels and len(layers) > 1:
+        x = x.repeat(1, len(layers), 1, 1)
+    groups = x.shape[1] // first.in_channels * first.groups
     assert isinstance(first.padding, tuple)
     return F.conv2d(x, _side_by_side(layers, "weight"), None, first.stride, first.padding, groups=groups)
 
@@ -79,6 +84,22 @@ def _basic_block(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
     out = F.relu(_part(blocks, "bn1", _part(blocks, "conv1", x)), inplace=True)
     out = _part(blocks, "bn2", _part(blocks, "conv2", out))
     out += _shortcut(blocks, x)
+    return F.relu(out, inplace=True)
+
+
+def _residual_block(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    first = blocks[0]
+    assert isinstance(first, ResidualBlock)
+    out = x
+    for k in range(1, first.convolutions + 1):
+        out = _part(blocks, f"bn{k}", _part(blocks, f"conv{k}", out))
+        if k < first.convolutions:
+            out = F.relu(out, inplace=True)
+    if first.downsample is not None:
+        x = _part(blocks, "downsample", x)
+    elif x.shape[1] < out.shape[1]:
+        x = x.repeat(1, len(blocks), 1, 1)
+    out += x
     return F.relu(out, inplace=True)
 
 

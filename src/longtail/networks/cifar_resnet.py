@@ -91,6 +91,12 @@ class CifarResNet(Backbone):
         own = {"layer2": self.layer2, "layer3": self.layer3}
         return nn.Sequential(OrderedDict(shared)), nn.Sequential(OrderedDict(own))
 
+    def split_last(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return all layers but the last basic block, and that block: what BBN's branches share and have."""
+        stem = dict(self.split()[0].named_children())
+        shared = {**stem, "layer2": self.layer2, "layer3": self.layer3[:-1]}
+        return nn.Sequential(OrderedDict(shared)), nn.Sequential(OrderedDict({"block": self.layer3[-1]}))
+
 
 def stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
     """Build a stage: ``blocks`` basic blocks, of which the first changes width and resolution."""

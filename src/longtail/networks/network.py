@@ -7,11 +7,14 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from longtail.errors import unknown_name
+from longtail.errors import UsageError, unknown_name
 from longtail.networks.backbone import Backbone
 from longtail.networks.cifar_resnet import CifarResNet
+from longtail.networks.features import FEATURES, FeatureBackbone
 from longtail.networks.heads import LinearHead
+from longtail.networks.resnet import ResNet
 from longtail.networks.small import SmallNet
+from longtail.networks.timm_backbone import TIMM, TimmBackbone
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet20": partial(CifarResNet, 3),
@@ -19,7 +22,19 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet44": partial(CifarResNet, 7),
     "small": SmallNet,
 }
-"""Every backbone by name: images' channels -> backbone; ``reduced=True`` makes the narrower one of RIDE's experts."""
+"""Backbones for small images by name: images' channels -> backbone; ``reduced=True`` makes the narrower one of RIDE's
+experts. ``resnet20``, ``resnet32`` and ``resnet44`` are CIFAR's, ``small`` is for digits."""
+
+PHOTO_BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "resnet10": partial(ResNet, (1, 1, 1, 1)),
+    "resnet18": partial(ResNet, (2, 2, 2, 2)),
+    "resnet34": partial(ResNet, (3, 4, 6, 3)),
+    "resnet50": partial(ResNet, (3, 4, 6, 3), bottleneck=True),
+    "resnet101": partial(ResNet, (3, 4, 23, 3), bottleneck=True),
+    "resnet152": partial(ResNet, (3, 8, 36, 3), bottleneck=True),
+    "resnext50": partial(ResNet, (3, 4, 6, 3), bottleneck=True, groups=32, group_width=4),
+}
+"""Backbones for photographs likewise; ``resnext50`` is torchvision's ``resnext50_32x4d``."""
 
 
 class Network(nn.Module):
@@ -62,8 +77,8 @@ def build_network(
     """Build a network with freshly drawn weights (from torch's global generator).
 
     Args:
-        backbone: A name of :data:`BACKBONES`: ``"resnet20"``, ``"resnet32"``, ``"resnet44"`` (CIFAR) or ``"small"``
-            (digits).
+        backbone: A name of `BACKBONES` or `PHOTO_BACKBONES`, or ``timm:NAME``; or ``features:D``, which is no network:
+            the images are features already, D of them.
         num_classes: Number of classes.
         in_channels: Channels of the images.
         head: Makes the head from the number of features and the number of classes.
@@ -72,7 +87,19 @@ def build_network(
     Raises:
         UsageError: If there is no backbone of that name.
     """
-    if backbone not in BACKBONES:
-        raise unknown_name("backbone", backbone, BACKBONES)
-    body = BACKBONES[backbone](in_channels, reduced=True) if reduced else BACKBONES[backbone](in_channels)
+    body = build_backbone(backbone, in_channels, reduced=reduced)
     return Network(body, head(body.num_features, num_classes))
+
+
+def build_backbone(name: str, in_channels: int = 3, *, reduced: bool = False) -> Backbone:
+    """Build a backbone with freshly drawn weights; see `build_network` for arguments and errors."""
+    if name.startswith(FEATURES):
+        return FeatureBackbone(int(name.removeprefix(FEATURES)))
+    if name.startswith(TIMM):
+        if reduced:
+            raise UsageError(f"{name} has no narrower form", fix="use --reduced false, or a backbone of the core")
+        return TimmBackbone(name, in_channels)
+    table = PHOTO_BACKBONES if name in PHOTO_BACKBONES else BACKBONES
+    if name not in table:
+        raise unknown_name("backbone", name, [*BACKBONES, *PHOTO_BACKBONES, f"{TIMM}NAME"])
+    return table[name](in_channels, reduced=True) if reduced else table[name](in_channels)

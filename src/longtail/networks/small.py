@@ -41,6 +41,11 @@ class SmallNet(Backbone):
         layers = list(self.layers.named_children())
         return nn.Sequential(OrderedDict(layers[:4])), nn.Sequential(OrderedDict(layers[4:]))
 
+    def split_last(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return all layers but the last convolution with its batch norm and ReLU, and those."""
+        layers = list(self.layers.named_children())
+        return nn.Sequential(OrderedDict(layers[:-3])), nn.Sequential(OrderedDict(layers[-3:]))
+
 
 def _conv_bn_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
