@@ -9,9 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from longtail import data
+from longtail import Run, data, train
+from pictures import make_folder
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep decoded images out of the user's cache folder."""
+    os.environ["LONGTAIL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +30,14 @@ def digits() -> data.LongTailData:
 def plain_run() -> dict[str, object]:
     """Options of a short run whose result depends on nothing but its arguments."""
     return {"protocol": "quick", "epochs": 3, "precision": "fp32", "threads": 1, "compile": "off", "device": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def photo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run on a folder of images, of which the network sees the middle; not to be written to."""
+    root = tmp_path_factory.mktemp("photo-run")
+    folder = make_folder(root / "photos", {"red": 24, "green": 12, "blue": 8})
+    return train(
+        str(folder), "bsce", image_size=20, crop_size=16, backbone="small", epochs=2, out=root / "run",
+        precision="fp32", threads=1, compile="off", device="cpu",
+    )  # fmt: skip

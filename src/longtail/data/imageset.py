@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from longtail.data.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ class LongTailData:
         std: Standard deviation of the pixels in 0..1, one a channel.
         dev: A small balanced set that is disjoint from ``train``; None unless one was asked for.
         train_indices: Position of each training image in the full training set, (N,), int64.
-        imbalance: The imbalance factor asked for; 1 keeps every class equally large.
-        profile: ``"exp"`` or ``"step"``.
+        imbalance: The imbalance factor asked for; 1 keeps every class equally large. Of natural data: as it is.
+        profile: ``"exp"`` or ``"step"``; ``"natural"`` where nothing was cut.
+        origin: The files behind the images; None for a data set that is no collection of image files.
 
     Raises:
         ValueError: A target names a class that does not exist, the image shapes differ between the sets, ``mean`` or
@@ -81,6 +84,7 @@ class LongTailData:
     train_indices: Tensor
     imbalance: float
     profile: str
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test), ("dev", self.dev)):
@@ -103,6 +107,18 @@ class LongTailData:
         if tuple(images.images.shape[1:]) != self.image_shape:
             shape = tuple(images.images.shape[1:])
             raise ValueError(f"{self.name}: {part} images are {shape}, training images {self.image_shape}")
+
+    def with_dev_in_train(self) -> LongTailData:
+        """Return the set with its dev images among the training images, where ``train_indices`` is -1, and no dev set.
+
+        Without a dev set that is the set itself.
+        """
+        if self.dev is None:
+            return self
+        images = torch.cat([self.train.images, self.dev.images])
+        targets = torch.cat([self.train.targets, self.dev.targets])
+        indices = torch.cat([self.train_indices, self.train_indices.new_full((len(self.dev),), -1)])
+        return replace(self, train=ImageSet(images, targets), dev=None, train_indices=indices)
 
     @property
     def num_classes(self) -> int:

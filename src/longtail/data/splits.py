@@ -17,6 +17,8 @@ from torch import Tensor
 from longtail.errors import UsageError
 
 PROFILES = ("exp", "step")
+DEV_SEED = 6
+"""Longtail_DA's seed of the dev split."""
 
 Indices = npt.NDArray[np.int64]
 Targets = Sequence[int] | npt.NDArray[np.integer] | Tensor
@@ -121,7 +123,7 @@ def longtail_da_indices(targets: Targets, counts: Sequence[int], seed: int = 42)
     return np.sort(np.concatenate(kept))
 
 
-def dev_split(targets: Targets, num_classes: int, per_class: int = 10, seed: int = 6) -> tuple[Indices, Indices]:
+def dev_split(targets: Targets, num_classes: int, per_class: int = 10, seed: int = DEV_SEED) -> tuple[Indices, Indices]:
     """Take a balanced dev set out of the full set (Jamal et al., CVPR 2020), bit for bit.
 
     It is taken before the long tail is cut, so a tail class has images here that the training set never sees.

@@ -1,0 +1,213 @@
+"""Decoded images on disk, as one file of uint8 that training maps into memory.
+
+A cache is a folder that appears whole or not at all: it is made under a temporary name by the one process that holds a
+lock, and renamed when its bytes are on disk. A process that is killed leaves nothing but a temporary folder, which the
+next one removes; a process that comes second waits and finds the folder there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from longtail.data.decode import Pixels, UnreadableError, read_image
+from longtail.data.scan import Tell, in_parallel
+from longtail.errors import LongtailError
+
+_PIXELS, _FACTS = "pixels.u8", "cache.json"
+_FORMAT = 1
+_COPIED = 1 << 30  # subsets of up to 1 GiB live in memory
+
+Rows = npt.NDArray[np.int64]
+
+
+def cache_root() -> Path:
+    """Return the folder of the caches: ``LONGTAIL_CACHE``, else ``longtail`` in the user's cache folder."""
+    if named := os.environ.get("LONGTAIL_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "longtail"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A finished cache.
+
+    Attributes:
+        folder: Where it lies.
+        size: Side of the images.
+        decoded: Position of each row's file in the list that the cache was made from.
+        damaged: Position of each file that could not be decoded, and so has no row; with kind and detail of the
+            problem.
+    """
+
+    folder: Path
+    size: int
+    decoded: Rows
+    damaged: dict[int, tuple[str, str]]
+
+    def images(self) -> Tensor:
+        """Map all images into memory, (N, 3, size, size), uint8, read-only; pages are read when they are used."""
+        return _mapped(self.folder / _PIXELS, len(self.decoded), self.size)
+
+    def subset(self, images: Tensor, rows: Rows) -> Tensor:
+        """Return some of the images as a tensor of their own: a view, a copy, or a file beside the cache if large.
+
+        Args:
+            images: What `images` returned.
+            rows: Which rows, in the order wanted.
+        """
+        if len(rows) and (np.diff(rows) == 1).all():
+            return images[int(rows[0]) : int(rows[-1]) + 1]
+        if len(rows) * images[:1].numel() <= _COPIED:
+            return images[torch.from_numpy(rows)]
+        path = self.folder / f"rows-{_digest(rows)}.u8"
+        with _locked(path):
+            if not path.exists():
+                with _new_file(path) as file:
+                    for row in rows.tolist():
+                        file.write(images[row].numpy().data)
+        return _mapped(path, len(rows), self.size)
+
+
+def open_cache(name: str, paths: Sequence[Path], size: int, tell: Tell) -> Cache:
+    """Open the cache of some files, after making it where there is none.
+
+    Args:
+        name: Name that says what is in it: contents and settings, so that equal names have equal pixels.
+        paths: The files; a file that cannot be decoded has no row, and later ones move up.
+        size: Side of the images.
+        tell: Hears of progress.
+
+    Raises:
+        LongtailError: The folder of the caches cannot be written, or has no room.
+    """
+    folder = cache_root() / name
+    found = _read(folder, size)
+    if found is not None:
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            return _read(folder, size) or _make(folder, paths, size, tell)
+    except UnreadableError:
+        raise
+    except OSError as error:
+        raise LongtailError(
+            f"the cache {folder} cannot be written ({error.strerror or error})",
+            fix="name a folder with room in LONGTAIL_CACHE",
+        ) from error
+
+
+def _read(folder: Path, size: int) -> Cache | None:
+    """Return the cache in a folder; None where there is none, or one that is not whole."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        decoded = np.asarray(facts["decoded"], dtype=np.int64)
+        whole = (folder / _PIXELS).stat().st_size == len(decoded) * 3 * size * size
+        damaged = {int(k): (str(kind), str(detail)) for k, (kind, detail) in facts["damaged"].items()}
+        return Cache(folder, size, decoded, damaged) if whole and facts["format"] == _FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _make(folder: Path, paths: Sequence[Path], size: int, tell: Tell) -> Cache:
+    """Decode everything into a temporary folder and give it its name; the lock is held."""
+    for left_over in folder.parent.glob(f".{folder.name}.*.part"):  # of a process that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    _check_room(folder.parent, len(paths) * 3 * size * size)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part.mkdir()
+    try:
+        decoded: list[int] = []
+        damaged: dict[int, tuple[str, str]] = {}
+        with _new_file(part / _PIXELS) as file:
+            for k, answer in enumerate(in_parallel(partial(_decode, size=size), paths, "decoding", tell)):
+                if isinstance(answer, tuple):
+                    damaged[k] = answer
+                else:
+                    file.write(answer.data)
+                    decoded.append(k)
+        facts = {"format": _FORMAT, "decoded": decoded, "damaged": damaged}
+        (part / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        if folder.exists():  # not whole, or of an older format
+            shutil.rmtree(folder)
+        part.replace(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Cache(folder, size, np.asarray(decoded, dtype=np.int64), damaged)
+
+
+def _decode(path: Path, size: int) -> Pixels | tuple[str, str]:
+    """Return the pixels of a file, or why there are none."""
+    try:
+        return read_image(path, size)
+    except UnreadableError as error:
+        return error.kind, error.detail
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when all that was written is on disk.
+
+    Rows are written, not mapped: a full disk is then an error and not a signal that ends the process.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _mapped(path: Path, rows: int, size: int) -> Tensor:
+    if not rows:  # an empty file cannot be mapped
+        return torch.empty((0, 3, size, size), dtype=torch.uint8)
+    pixels = np.memmap(path, dtype=np.uint8, mode="r", shape=(rows, 3, size, size))
+    with warnings.catch_warnings():
+        # Torch has no read-only tensors. Nothing writes into a data set, and a private writable mapping would count
+        # against the machine's memory.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(pixels)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise LongtailError(
+            f"the decoded images take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB free",
+            fix="use a smaller --image-size, or name a folder with room in LONGTAIL_CACHE",
+        )
+
+
+def _digest(rows: Rows) -> str:
+    return hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock that belongs to a path; others wait. The system frees it when a process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # without locks two processes do the same work, under different temporary names
+        yield
+        return
+    with path.with_name(f".{path.name}.lock").open("a") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

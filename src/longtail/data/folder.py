@@ -1,0 +1,110 @@
+"""A folder of class folders: ``DATA/CLASS/*.jpg``, or with ``train``, ``val`` and ``test`` in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from longtail.data.listing import SPLIT_WORDS, Item, Listing, class_order, tidy_name
+from longtail.data.problems import Problem
+from longtail.errors import LongtailError
+
+_IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+def read_folder(folder: Path, name: str) -> Listing:
+    """List the files of a folder of class folders; each class folder is searched to any depth.
+
+    Where one of its folders is called ``train`` and the others are splits too (``val``, ``valid``, ``validation``,
+    ``test`` ...), the class folders are one level further down. A folder ``train`` beside class folders, or with
+    images in it, is a class.
+
+    Args:
+        folder: The folder.
+        name: Short name of the data set.
+
+    Raises:
+        LongtailError: The folder cannot be read.
+    """
+    problems: list[Problem] = []
+    tree = _Tree(folder, problems)
+    top = tree.folders("")
+    if top is None:
+        raise LongtailError(f"{folder}: cannot be read ({problems[0].detail})")
+    splits = {found: SPLIT_WORDS.get(found.lower()) for found in top}
+    if not (top and all(splits.values()) and "train" in splits.values() and all(map(tree.folders, top))):
+        splits = {"": ""}
+    items: list[Item] = []
+    classes: list[str] = []
+    for part, split in splits.items():
+        for label in tree.folders(part) or ():
+            inside = os.path.join(part, label)
+            classes.append(tidy_name(label))
+            items += [Item(path, tidy_name(label), split or "") for path in tree.files_below(inside)]
+        tree.report_loose_files(part)
+    if "" not in splits:
+        tree.report_loose_files("")
+    return Listing(name, folder, folder, class_order(classes), tuple(items), tuple(problems))
+
+
+def files_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
+    """Yield all files below a folder in sorted order, hidden ones left out; ``problems`` gets what cannot be read."""
+    return (folder / path for path in _Tree(folder, problems).files_below(""))
+
+
+class _Tree:
+    """The folders and files below a root, in sorted order, hidden ones left out; what cannot be read is reported."""
+
+    def __init__(self, root: Path, problems: list[Problem]) -> None:
+        self._root = root
+        self._problems = problems
+
+    def _entries(self, inside: str) -> list[os.DirEntry[str]] | None:
+        try:
+            with os.scandir(self._root / inside) as entries:
+                found = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in _IGNORED]
+        except OSError as error:
+            self._problems.append(Problem(inside or ".", "no access", error.strerror or str(error)))
+            return None
+        return sorted(found, key=lambda entry: entry.name)
+
+    def folders(self, inside: str) -> list[str] | None:
+        """Return the names of the folders directly inside one, or None where it cannot be read."""
+        entries = self._entries(inside)
+        return None if entries is None else [entry.name for entry in entries if _is_folder(entry)]
+
+    def report_loose_files(self, inside: str) -> None:
+        """Report the files directly inside a folder that should only hold folders."""
+        for entry in self._entries(inside) or ():
+            if not _is_folder(entry):
+                path = os.path.join(inside, entry.name)
+                self._problems.append(Problem(path, "outside", "not in a class folder"))
+
+    def files_below(self, inside: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+        """Yield the paths of all files below a folder; links to folders are followed, but never round in a loop."""
+        entries = self._entries(inside)
+        if entries is None:
+            return
+        here = (self._root / inside).stat()
+        above = above or frozenset({_identity(self._root.stat())})
+        above |= {_identity(here)}
+        for entry in entries:
+            path = os.path.join(inside, entry.name)
+            if not _is_folder(entry):
+                yield path
+            elif _identity(entry.stat()) in above:
+                self._problems.append(Problem(path, "not a file", "a link to a folder that it lies in"))
+            else:
+                yield from self.files_below(path, above)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,295 @@
+"""The decoded cache: made once, whole or not at all, by one process; mapped and never copied."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from longtail import data
+from longtail.data import cache, scan
+from longtail.data.cache import cache_root, open_cache
+from longtail.errors import LongtailError
+from pictures import jpeg_bytes, make_folder, picture
+
+
+def silent(what, done, total):
+    pass
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A cache folder of its own."""
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "photos", {"a": 8, "b": 4})
+
+
+def old(folder):
+    """Make the files look as if they had been there for a while."""
+    for path in folder.rglob("*.*"):
+        os.utime(path, ns=(10**18, 10**18))
+
+
+def never(*args, **kwargs):
+    raise AssertionError("nothing should be read again")
+
+
+def test_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "x"))
+    assert cache_root() == tmp_path / "x"
+    monkeypatch.delenv("LONGTAIL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "y"))
+    assert cache_root() == tmp_path / "y" / "longtail"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_root() == tmp_path / ".cache" / "longtail"
+
+
+def test_a_second_load_opens_no_file(root, folder, monkeypatch):
+    old(folder)
+    first = data.load(str(folder))
+    monkeypatch.setattr(cache, "read_image", never)
+    monkeypatch.setattr(scan, "open_file", never)
+    second = data.load(str(folder))
+    assert torch.equal(first.train.images, second.train.images)
+    assert first.origin == second.origin
+
+
+def test_what_only_moved_is_read_but_not_decoded(root, folder, tmp_path, monkeypatch):
+    first = data.load(str(folder))
+    monkeypatch.setattr(cache, "read_image", never)
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    (elsewhere / "a" / "000.png").rename(elsewhere / "a" / "renamed.png")
+    second = data.load(str(elsewhere))
+    os.utime(elsewhere / "a" / "001.png")
+    assert data.load(str(elsewhere)).origin.cache == first.origin.cache == second.origin.cache
+
+
+def test_a_changed_file_is_seen_at_once(root, folder):
+    before = data.load(str(folder))
+    replaced = folder / "a" / "000.png"
+    status = replaced.stat()
+    other = picture(1, 77)
+    other.save(replaced)
+    os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns))  # in the same instant, as far as the clock tells
+    after = data.load(str(folder))
+    assert after.origin.fingerprint != before.origin.fingerprint
+    assert after.origin.cache != before.origin.cache
+
+
+def test_settings_are_part_of_the_key(root, folder):
+    caches = {data.load(str(folder), image_size=size).origin.cache for size in (8, 16, 24)}
+    assert len(caches) == 3
+
+
+def test_images_are_mapped_and_not_copied(root, folder):
+    loaded = data.load(str(folder))
+    size = loaded.train.images[0].numel()
+    with open("/proc/self/maps") as maps:
+        mapped = [line for line in maps if "pixels.u8" in line and loaded.origin.cache in line]
+    assert mapped
+    assert all("r--s" in line for line in mapped)  # shared and read-only: counts against nobody's memory
+    for images, count in ((loaded.train, 9), (loaded.test, 3)):
+        assert images.images.is_contiguous()
+        assert images.images.numel() == count * size
+    raw = np.fromfile(os.path.join(loaded.origin.cache, "pixels.u8"), np.uint8)
+    assert (raw[: 9 * size] == loaded.train.images.numpy().ravel()).all()
+
+
+def test_damaged_files_leave_no_row(root, tmp_path):
+    paths = []
+    for k in range(70):
+        paths.append(tmp_path / f"{k}.jpg")
+        content = jpeg_bytes()
+        paths[k].write_bytes(content[:-900] if k in (0, 33, 69) else content[:-2] + b"\xff\xd9")
+    made = open_cache("x", paths, 8, silent)
+    assert sorted(made.damaged) == [0, 33, 69]
+    assert made.damaged[33][0] == "damaged"
+    assert made.decoded.tolist() == [k for k in range(70) if k not in made.damaged]
+    assert len(made.images()) == 67
+    again = open_cache("x", paths, 8, never)
+    assert again.damaged == made.damaged
+    assert again.decoded.tolist() == made.decoded.tolist()
+
+
+@pytest.mark.parametrize("harm", ["cut", "facts", "format", "gone"])
+def test_a_cache_that_is_not_whole_is_made_again(root, folder, harm):
+    first = data.load(str(folder))
+    pixels, expected = os.path.join(first.origin.cache, "pixels.u8"), first.train.images.clone()
+    facts = os.path.join(first.origin.cache, "cache.json")
+    if harm == "cut":
+        # A new file, as a process that mapped the old one would be killed by reading beyond its end.
+        content = Path(pixels).read_bytes()[:-1]
+        os.unlink(pixels)
+        Path(pixels).write_bytes(content)
+    elif harm == "facts":
+        with open(facts, "w") as file:
+            file.write("{")
+    elif harm == "format":
+        with open(facts) as file:
+            content = json.load(file)
+        with open(facts, "w") as file:
+            json.dump({**content, "format": 0}, file)
+    else:
+        os.unlink(pixels)
+    assert torch.equal(data.load(str(folder)).train.images, expected)
+
+
+def test_no_room(root, folder, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(LongtailError, match=r"the decoded images take 0\.0 GB") as error:
+        data.load(str(folder))
+    assert "LONGTAIL_CACHE" in error.value.fix
+    assert not [path for path in root.glob("*px*") if path.is_dir()]
+
+
+def test_a_disk_that_fills_up_leaves_nothing(root, folder, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with pytest.raises(LongtailError, match=r"cannot be written \(No space left on device\)"):
+        data.load(str(folder))
+    assert not [path for path in root.iterdir() if path.is_dir() and path.name != "files"]
+
+
+def test_a_cache_folder_that_cannot_be(tmp_path, folder, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LONGTAIL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(LongtailError, match="cannot be written") as error:
+        data.load(str(folder))
+    assert "LONGTAIL_CACHE" in error.value.fix
+
+
+# Decodes slowly, and says in a file that grows by a byte for each image.
+SLOW = """
+import sys, time
+from longtail import data
+from longtail.data import cache
+real = cache.read_image
+def slow(path, size):
+    with open(sys.argv[2], "ab") as file:
+        file.write(b".")
+    time.sleep(float(sys.argv[3]))
+    return real(path, size)
+cache.read_image = slow
+loaded = data.load(sys.argv[1])
+print(int(loaded.train.images.long().sum()))
+"""
+
+
+def start(folder, log, seconds):
+    words = [sys.executable, "-c", SLOW, str(folder), str(log), str(seconds)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_half_way(root, tmp_path):
+    folder = make_folder(tmp_path / "photos", {"a": 40, "b": 20})
+    log = tmp_path / "log"
+    process = start(folder, log, 0.1)
+    while not log.exists() or log.stat().st_size < 20:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    names = [path.name for path in root.iterdir() if path.is_dir() and path.name != "files"]
+    assert len(names) == 1  # what was begun, under a name that nobody takes for a cache
+    assert names[0].endswith(".part")
+    loaded = data.load(str(folder))
+    names = [path.name for path in root.iterdir() if path.is_dir() and path.name != "files"]
+    assert names == [os.path.basename(loaded.origin.cache)]
+    assert (loaded.train.images.flatten(1).amax(1) > 0).all()
+
+
+def test_two_processes_at_once(root, tmp_path):
+    folder = make_folder(tmp_path / "photos", {"a": 40, "b": 20})
+    log = tmp_path / "log"
+    processes = [start(folder, log, 0.02) for _ in range(2)]
+    sums = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sums[0] == sums[1]
+    assert int(sums[0]) == int(data.load(str(folder)).train.images.long().sum())
+    assert log.stat().st_size == 60  # each image was decoded once
+
+
+def test_progress_is_told(root, folder):
+    told = []
+    data.load(str(folder), tell=lambda *words: told.append(words))
+    assert told == [("reading", 0, 12), ("reading", 12, 12), ("decoding", 0, 12), ("decoding", 12, 12)]
+    told.clear()
+    data.load(str(folder), tell=lambda *words: told.append(words))
+    assert told[-1] == ("reading", 12, 12)
+
+
+def test_few_results_wait_at_a_time():
+    """However many files there are, decoded images do not pile up behind a slow disk."""
+    alive = {"now": 0, "most": 0}
+
+    class Result:
+        def __init__(self):
+            alive["now"] += 1
+            alive["most"] = max(alive["most"], alive["now"])
+
+        def __del__(self):
+            alive["now"] -= 1
+
+    for result in scan.in_parallel(lambda item: Result(), range(2000), "trying", silent):
+        time.sleep(0.0001)
+        del result
+    assert alive["most"] <= 4 * min(32, len(os.sched_getaffinity(0))) + 2
+
+
+MEMORY = """
+import sys
+import torch
+from longtail import data
+from longtail.augment import Compose, Normalize
+from longtail.sampling import InstanceSampling
+from longtail.training.loader import StageLoader, placed
+from longtail.training.recipe import SGD, Schedule, Stage
+from longtail.training.world import World
+
+torch.set_num_threads(1)
+
+def own_memory():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+loaded = data.load(sys.argv[1], image_size=int(sys.argv[2]))
+stage = Stage(name="x", objective=None, epochs=1, augment=Compose((Normalize(loaded.mean, loaded.std),)), batch_size=2,
+              optimizer=SGD(0.1), schedule=Schedule(1))
+images = placed(loaded.train.images, torch.device("cpu"))
+loader = StageLoader(images, loaded.train.targets, stage, number=0, num_classes=2, seed=0, world=World())
+plan = loader.plan(0)
+loader.batches(plan, 0, 0)
+before, total = own_memory(), 0.0
+peak = before
+for step in range(plan.steps):
+    (batch,), _ = loader.batches(plan, 0, step)
+    total += float(batch.images.sum())
+    peak = max(peak, own_memory())
+print(images.nbytes, peak - before)
+"""
+
+
+def test_an_epoch_takes_no_memory_of_the_set_s_size(root, tmp_path):
+    folder = make_folder(tmp_path / "photos", {"a": 150, "b": 150}, suffix=".jpg")
+    words = [sys.executable, "-c", MEMORY, str(folder), "512"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    size, grown = map(int, told)
+    assert size > 180e6
+    assert grown < 0.4 * size  # a batch of 2 as float32 is 6 MB, and the allocator keeps a few
