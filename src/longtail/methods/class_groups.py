@@ -1,0 +1,83 @@
+"""Experts for groups of classes: the groups by size, the experts' own training, and their answer together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from longtail.methods.supervised import SupervisedObjective
+from longtail.types import Batch, Progress
+
+
+def class_groups(class_counts: tuple[int, ...], many: int = 100, few: int = 20) -> list[tuple[int, ...]]:
+    """Divide the classes that have images into groups of two or more, from many to few images.
+
+    Args:
+        class_counts: Training images per class.
+        many: A class of at least this many images belongs to the first group.
+        few: A class of at most this many belongs to the last; ``many`` goes first where both hold.
+
+    Returns:
+        Up to three groups of class indices. A group without classes is left out; one of a single class, which has
+        nothing to tell apart, joins the next smaller one, or the last the one before it.
+    """
+    groups: list[list[int]] = [[], [], []]
+    for label, count in enumerate(class_counts):
+        if count:
+            groups[0 if count >= many else 2 if count <= few else 1].append(label)
+    kept = [group for group in groups if group]
+    while len(kept) > 1 and min(map(len, kept)) < 2:
+        lone = next(k for k, group in enumerate(kept) if len(group) < 2)
+        other = lone + 1 if lone + 1 < len(kept) else lone - 1
+        kept[other] = sorted(kept[other] + kept[lone])
+        del kept[lone]
+    return [tuple(group) for group in kept]
+
+
+def membership(groups: list[tuple[int, ...]], num_classes: int) -> Tensor:
+    """Say which classes each group has: (E, C), bool."""
+    mask = torch.zeros(len(groups), num_classes, dtype=torch.bool)
+    for row, group in zip(mask, groups, strict=True):
+        row[list(group)] = True
+    return mask
+
+
+class GroupExperts(nn.Module):
+    """The sum of the experts' cross-entropies, each over the classes of its group, on a stream of its own.
+
+    Args:
+        objective: The loss of one expert's logits.
+        groups: Which classes each expert has, (E, C), bool.
+    """
+
+    groups: Tensor
+
+    def __init__(self, objective: SupervisedObjective, groups: Tensor) -> None:
+        super().__init__()
+        self.objective = objective
+        self.register_buffer("groups", groups, persistent=False)
+
+    def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
+        """Return the scalar loss of a batch for each expert; ``progress`` is not used."""
+        logits: Tensor = network(torch.stack([batch.images for batch in batches]))
+        own = logits.masked_fill(~self.groups.unsqueeze(1), -torch.inf)
+        losses = [self.objective.loss(each, batch) for each, batch in zip(own, batches, strict=True)]
+        return torch.stack(losses).sum()
+
+
+class GroupAnswers(nn.Module):
+    """The answer of experts, each on its own classes; a single network's logits stay as they are.
+
+    Args:
+        groups: Which classes each expert has, (E, C), bool.
+    """
+
+    def __init__(self, groups: Tensor) -> None:
+        super().__init__()
+        self.owner = tuple(groups.int().argmax(0).tolist())
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map expert logits (E, B, C), or logits (B, C), to logits (B, C)."""
+        if logits.ndim == 2:
+            return logits
+        return logits[list(self.owner), :, range(len(self.owner))].T.contiguous()

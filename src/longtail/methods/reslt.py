@@ -1,0 +1,190 @@
+"""ResLT: residual learning for long-tailed recognition (Cui et al., TPAMI 2023)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from longtail.errors import UsageError
+from longtail.losses import cross_entropy_loss
+from longtail.losses.base import upcast
+from longtail.losses.checks import ClassCounts, check_class_counts
+from longtail.methods.card import Card
+from longtail.methods.decoupling import warm_stage
+from longtail.networks.residual_branches import build_residual_network
+from longtail.training.budget import Context
+from longtail.training.recipe import Recipe
+from longtail.types import Batch, Progress
+
+CARD = Card(
+    title="Residual learning for long-tailed recognition",
+    paper="Cui et al., TPAMI 2023",
+    arxiv="2101.10633",
+    idea="Three outputs that are added: one learns all classes, one what medium and tail classes need beside it, one "
+    "what the tail needs. They share everything but a batch norm.",
+    use="A gain for medium and tail at no cost in speed or size. Its weight beta has to fit the imbalance.",
+)
+
+PUBLISHED = {"weight_decay": 5e-4, "nesterov": True, "decay": (0.1, 0.01)}
+
+FLOOR = 1e-7
+"""What the official code adds to a probability before it takes the logarithm of the branches' own losses."""
+
+# beta by imbalance factor in the authors' configurations of CIFAR-10 and CIFAR-100.
+_FEW_CLASSES = {10: 0.96, 50: 0.998, 100: 0.998}
+_MANY_CLASSES = {10: 0.72, 50: 0.99, 100: 0.995}
+_FEW = 31  # halfway between 10 and 100 classes on a logarithmic scale
+
+
+def beta_for(class_counts: tuple[int, ...]) -> float:
+    """Return the authors' beta of CIFAR-10 (up to 31 classes) or CIFAR-100, by imbalance factor.
+
+    Between the factors 10, 50 and 100 it is interpolated, the logarithm of 1 - beta on that of the factor; outside it
+    is that of the nearest.
+    """
+    table = _FEW_CLASSES if len(class_counts) <= _FEW else _MANY_CLASSES
+    present = [n for n in class_counts if n]
+    factor = min(max(max(present) / min(present), min(table)), max(table))
+    low = max(known for known in table if known <= factor)
+    high = min(known for known in table if known >= factor)
+    t = math.log(factor / low) / math.log(high / low) if high > low else 0.0
+    return 1 - math.exp((1 - t) * math.log(1 - table[low]) + t * math.log(1 - table[high]))
+
+
+def group_sizes(num_classes: int) -> tuple[int, int]:
+    """Return how many of the largest classes are head and how many of the smallest are tail, as the authors drew them.
+
+    2 and 6 of CIFAR-10's classes and their like up to 31 classes, 35 and 30 of CIFAR-100's above.
+    """
+    head, medium = (0.2, 0.4) if num_classes <= _FEW else (0.35, 0.7)
+    return round(head * num_classes), num_classes - round(medium * num_classes)
+
+
+def branch_classes(class_counts: ClassCounts, head: int, tail: int) -> Tensor:
+    """Say which classes each branch learns: all; all but the ``head`` largest; the ``tail`` smallest.
+
+    Args:
+        class_counts: Training images per class, C whole numbers >= 0; equal counts rank in label order.
+        head: Number of classes that are head.
+        tail: Number of classes that are tail.
+
+    Returns:
+        Mask, (3, C), bool.
+
+    Raises:
+        ValueError: The two groups overlap or are negative.
+    """
+    counts = check_class_counts(class_counts)
+    if min(head, tail) < 0 or head + tail > len(counts):
+        raise ValueError(
+            f"branch_classes: head {head} and tail {tail} must be at least 0 and together at most {len(counts)} classes"
+        )
+    rank = counts.argsort(descending=True, stable=True).argsort()
+    return torch.stack([rank >= 0, rank >= head, rank >= len(counts) - tail])
+
+
+def residual_loss(
+    logits: Tensor, targets: Tensor, classes: Tensor, beta: float, sample_weights: Tensor | None = None
+) -> Tensor:
+    """The loss of ResLT: beta ICE + (1 - beta) FCE.
+
+    ICE is the mean of -log(softmax(z_k)_y + 1e-7) over all pairs of a branch k and an image of its classes, FCE the
+    cross-entropy of the sum of the branches.
+
+    Args:
+        logits: Logits of the branches, (3, B, C).
+        targets: Class indices, (B,), int64.
+        classes: Which classes each branch learns, (3, C), bool; the first learns all.
+        beta: Weight of the branches' own losses, in [0, 1].
+        sample_weights: Weight of each image, (B,); None for 1.
+
+    Returns:
+        Scalar.
+    """
+    logits = upcast(logits)
+    weights = torch.ones_like(logits[0, :, 0]) if sample_weights is None else sample_weights.to(logits.dtype)
+    own = logits.softmax(-1).gather(-1, targets.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
+    members = classes[:, targets] * weights
+    individual = -((own + FLOOR).log() * members).sum() / members.sum()
+    fused = (cross_entropy_loss(logits.sum(0), targets) * weights).sum() / weights.sum()
+    return beta * individual + (1 - beta) * fused
+
+
+class ResLTObjective(nn.Module):
+    """`residual_loss` on the first stream, mixed targets included.
+
+    Args:
+        classes: Which classes each branch learns, (3, C), bool.
+        beta: Weight of the branches' own losses.
+    """
+
+    classes: Tensor
+
+    def __init__(self, classes: Tensor, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+        self.register_buffer("classes", classes, persistent=False)
+
+    def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
+        """Return the scalar loss of the first batch; ``progress`` is not used."""
+        return self.loss(network(batches[0].images), batches[0])
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of a batch's branch logits (3, B, C)."""
+        if batch.lam is None or batch.mixed_targets is None:
+            return residual_loss(logits, batch.targets, self.classes, self.beta)
+        targets = torch.cat([batch.targets, batch.mixed_targets])
+        shares = torch.cat([batch.lam, 1 - batch.lam])
+        return residual_loss(torch.cat([logits, logits], 1), targets, self.classes, self.beta, shares)
+
+    def extra_repr(self) -> str:
+        """Describe the groups and their weight."""
+        return f"beta={self.beta:.6g}, classes={self.classes.sum(1).tolist()}"
+
+
+class SumBranches(nn.Module):
+    """The answer of ResLT: the sum of its branches' logits."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map branch logits (3, B, C) to logits (B, C)."""
+        return logits.sum(0)
+
+
+def reslt(context: Context, *, beta: float | None = None, head: int | None = None, tail: int | None = None) -> Recipe:
+    """L = beta ICE + (1 - beta) FCE, FCE = CE(z_H + z_M + z_T, y); the test answers with the sum of the branches.
+
+    ICE = (sum_B CE(z_H) + sum_MT CE(z_M) + sum_T CE(z_T)) / (|B| + |MT| + |T|), over all images of the batch, those of
+    medium and tail classes, and those of tail classes.
+
+    Args:
+        context: Class counts and budget.
+        beta: Weight of the branches' own losses; default by classes and imbalance as the authors', see `beta_for`.
+        head: Number of head classes, the largest; default as the authors', see `group_sizes`.
+        tail: Number of tail classes, the smallest; default likewise.
+
+    Raises:
+        UsageError: beta is not in [0, 1], or the groups overlap.
+    """
+    beta = beta_for(context.class_counts) if beta is None else beta
+    if not 0 <= beta <= 1:
+        raise UsageError(f"reslt: beta is {beta}; it must lie between 0 and 1")
+    usual_head, usual_tail = group_sizes(context.num_classes)
+    head, tail = usual_head if head is None else head, usual_tail if tail is None else tail
+    try:
+        classes = branch_classes(context.class_counts, head, tail)
+    except ValueError as error:
+        raise UsageError(str(error), fix="use a smaller --head or --tail") from error
+    classifier = replace(
+        warm_stage(context, epochs=None, lr=None, cached=None),
+        objective=ResLTObjective(classes, beta),
+        batch_norm="eval",
+    )
+    return Recipe(
+        stages=(context.stage(ResLTObjective(classes, beta)),),
+        network=build_residual_network,
+        inference=SumBranches(),
+        classifier=classifier,
+    )
