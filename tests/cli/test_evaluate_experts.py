@@ -33,3 +33,24 @@ def test_a_run_of_one_network_has_no_experts(longtail, finished):
     assert said.status == 2
     assert "no experts to compare" in said.err
     assert "experts" not in longtail("evaluate", str(finished), "--json").json
+
+
+def test_of_routed_experts_it_tells_how_far_images_went(longtail, fast, experts_run):
+    words = ("train", "digits", "--method", "ride+ea", "--epochs", "5", *fast, "--stage1", "run", "--out", "routed")
+    assert longtail(*words).status == 0
+    report = longtail("evaluate", "routed", "--experts", "--json").json
+    assignment = report["assignment"]
+    assert "experts" not in report
+    assert assignment["experts"] == 3
+    shares = [row["share"] for row in assignment["by_experts"]]
+    assert sum(shares) == pytest.approx(100)
+    used = sum(number * share / 100 for number, share in enumerate(shares, 1))
+    assert 1 <= used < 3
+    written = json.loads((experts_run.parent / "routed" / "metrics.json").read_text())
+    assert assignment["experts_used"] == pytest.approx(used) == pytest.approx(written["experts_used"])
+    right = sum(row["share"] * row["top1"] / 100 for row in assignment["by_experts"] if row["top1"] is not None)
+    assert right == pytest.approx(report["top1"])
+    assert 0 < assignment["gflops"] < assignment["gflops_of_all"]
+    shown = longtail("evaluate", "routed", "--experts").out
+    assert f"{used:.2f} of 3 experts on average" in shown
+    assert "% saved" in shown

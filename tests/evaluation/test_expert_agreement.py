@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longtail.evaluation import expert_agreement, metrics
+from longtail.evaluation import expert_agreement, expert_assignment, experts_used, metrics
 
 
 def one_hot(predictions, classes=6):
@@ -100,3 +100,48 @@ def test_what_is_undefined_is_none():
 def test_refusals(logits, average, reason):
     with pytest.raises(ValueError, match=reason):
         expert_agreement(logits, [0, 1, 2, 3], average)
+
+
+def routed(experts=3, images=60, classes=6):
+    """Random logits of experts of which each image asked some in a row, and the mean of those."""
+    rng = np.random.default_rng(0)
+    logits, used = rng.standard_normal((experts, images, classes)), rng.integers(1, experts + 1, images)
+    logits[np.arange(experts)[:, None] >= used] = np.nan
+    return logits, rng.integers(classes, size=images), used
+
+
+def test_how_far_images_went_through_the_experts():
+    logits, targets, used = routed()
+    np.testing.assert_array_equal(experts_used(logits), used)
+    answer = np.nanmean(logits, 0)
+    report = expert_assignment(logits, targets, answer, [100, 250, 400])
+    assert report["experts_used"] == pytest.approx(used.mean())
+    assert report["gflops"] == pytest.approx(np.array([100, 250, 400])[used - 1].mean() / 1e9)
+    assert report["gflops_of_all"] == pytest.approx(400 / 1e9)
+    for number, row in enumerate(report["by_experts"], 1):
+        at = used == number
+        assert row["share"] == pytest.approx(100 * at.mean())
+        assert row["top1"] == pytest.approx(100 * (answer.argmax(1) == targets)[at].mean())
+    json.dumps(report, allow_nan=False)
+
+
+def test_a_number_of_experts_at_which_no_image_stopped_has_no_accuracy():
+    logits, targets, _ = routed()
+    logits[1:] = np.nan
+    report = expert_assignment(logits, targets, logits[0], [1, 2, 3])
+    assert [row["share"] for row in report["by_experts"]] == [100, 0, 0]
+    assert [row["top1"] for row in report["by_experts"]][1:] == [None, None]
+
+
+def test_what_is_no_assignment_is_refused():
+    logits, targets, _ = routed()
+    answer = np.nanmean(logits, 0)
+    with pytest.raises(ValueError, match="do not fit"):
+        expert_assignment(logits, targets, answer, [1, 2])
+    with pytest.raises(ValueError, match="do not fit"):
+        expert_assignment(logits[:, :5], targets, answer, [1, 2, 3])
+    with pytest.raises(ValueError, match=r"must be \(E, N, C\)"):
+        experts_used(answer)
+    diverged = np.full_like(logits, np.nan)
+    with pytest.raises(ValueError, match="diverged"):
+        expert_assignment(diverged, targets, diverged[0], [1, 2, 3])

@@ -15,7 +15,10 @@ import longtail
 from longtail.methods.h2t import FusedObjective, channel_mask, fuse
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import LinearHead, pool
+from longtail.request import Task
 from longtail.sampling import InstanceSampling
+from longtail.training.inference import HeadView, stored_features
+from longtail.training.runtime import Runtime
 from longtail.types import Batch, Progress
 
 CASES = {
@@ -168,6 +171,50 @@ def test_a_given_option_of_crt_goes_before_what_the_modifier_presets(digits):
     assert recipe_of("crt+h2t", digits, stage2_epochs=4, stage2_lr=0.05).stages[1].optimizer.lr == 0.05
     assert recipe_of("crt+h2t", digits, warm=False).stages[1].new_head is not None
     assert recipe_of("crt", digits).stages[1].new_head is not None
+
+
+def test_experts_get_a_classifier_stage_with_a_mask_for_each(cifar_like, digits):
+    *experts, classifier = recipe_of("ride+h2t", cifar_like, "published").stages
+    plain = recipe_of("ride", cifar_like, "published")
+    assert [stage.epochs for stage in experts] == [160, 40]
+    assert [stage.optimizer for stage in experts] == [stage.optimizer for stage in plain.stages]
+    assert [stage.schedule for stage in experts] == [stage.schedule for stage in plain.stages]  # RIDE's own drops
+    assert (classifier.epochs, classifier.optimizer.lr, classifier.optimizer.nesterov) == (10, 0.02, False)
+    assert (classifier.batch_norm, classifier.trainable, classifier.continues) == ("eval", "head", False)
+    assert classifier.objective.objective.objective.criterion.class_weights is None
+    assert recipe_of("ride+h2t", cifar_like, "published").first_stage_of == "ride"
+    assert recipe_of("ride+h2t", digits).stages[-1].cached_features
+
+
+def test_experts_learn_from_stored_features_what_they_learn_from_images(digits):
+    recipe = recipe_of("ride+h2t", digits)
+    torch.manual_seed(0)
+    network = recipe.network("small", 10, 1).eval()
+    plain, some = Task.of(digits).plain_transforms(), digits.train.images[:6]
+    targets = digits.train.targets[:6]
+    stored = stored_features(network, some, plain, Runtime())
+    assert stored.shape == (6, 3, network.num_features)
+    objective, losses = recipe.stages[-1].objective, []
+    for view, inputs in ((HeadView(network), stored), (network, plain(some, torch.Generator()))):
+        torch.manual_seed(3)
+        batch = Batch(inputs, targets, torch.arange(6))
+        other = Batch(inputs.flip(0), targets.flip(0), torch.arange(6))
+        losses.append(objective(view, (batch, other), START))
+        torch.testing.assert_close(view(inputs), network(plain(some, torch.Generator())))
+    torch.testing.assert_close(*losses)
+
+
+def test_on_experts_only_the_heads_move(digits, plain_run, tmp_path):
+    base = longtail.train(digits, "ride", out=tmp_path / "ride", **plain_run)
+    theirs = load_file(base.path / "model.safetensors")
+    heads = {}
+    for p in (0.0, 0.5):
+        run = longtail.train(digits, "ride+h2t", out=tmp_path / str(p), p=p, stage1=base.path, **plain_run)
+        ours = load_file(run.path / "model.safetensors")
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith("backbone."))
+        heads[p] = ours["head.heads.0.weight"]
+        assert not torch.equal(heads[p], theirs["head.heads.0.weight"])
+    assert not torch.equal(heads[0.0], heads[0.5])
 
 
 @pytest.mark.parametrize("name", ["ce+h2t", "bsce+mixup+h2t", "ldam+drw+h2t", "tau-norm+h2t", "ncm+h2t"])

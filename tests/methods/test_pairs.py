@@ -49,6 +49,63 @@ def test_two_mixings_are_refused_by_name(name, digits):
         recipe_of(name, digits)
 
 
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_mixing_goes_into_every_stage_of_experts(mixing, digits):
+    for base in ("ride", "ride+h2t", "ride+ea"):
+        name = base.replace("ride", f"ride+{mixing}")
+        recipe, plain = recipe_of(name, digits), recipe_of(base, digits)
+        for stage, before in zip(recipe.stages, plain.stages, strict=True):
+            assert isinstance(stage.mixing, MIXINGS[mixing]) == (before.trainable == "all")
+        assert recipe.first_stage_of == (None if base == "ride" else f"ride+{mixing}")
+
+
+# What each modifier that adds a stage does with each method: the stages of the recipe, or None where it is refused.
+ADDED = {
+    ("ride", "h2t"): ("train", "deferred", "classifier"),
+    ("ride", "ea"): ("train", "deferred", "routers"),
+    ("ride+h2t", "ea"): ("train", "deferred", "classifier", "routers"),
+    ("independent-experts", "h2t"): None,
+    ("independent-experts", "ea"): None,  # LDAM's scale stands before the average
+    ("crt", "h2t"): ("features", "classifier"),
+    ("mislas", "h2t"): ("features", "classifier"),
+    ("gcl", "h2t"): ("features", "classifier"),
+    ("lws", "h2t"): ("features", "classifier"),
+    ("crt+h2t", "ea"): None,
+    ("crt", "ea"): None,
+    ("mislas", "ea"): None,
+    ("gcl", "ea"): None,
+    ("tau-norm", "h2t"): None,
+    ("tau-norm", "ea"): None,
+    ("ce", "h2t"): None,
+    ("ce", "ea"): None,
+    ("ldam+drw", "h2t"): None,
+    ("ldam+drw", "ea"): None,
+    ("reslt", "h2t"): ("train", "classifier"),
+    ("reslt", "ea"): None,  # the branches are added, not averaged
+    ("sade", "h2t"): None,
+    ("sade", "ea"): ("train", "routers"),
+    ("ride", "drw"): None,
+    ("ride", "drs"): None,
+    ("ride", "post-hoc-la"): None,
+    ("ride+ea", "post-hoc-la"): None,
+}
+
+
+@pytest.mark.parametrize(("method", "modifier"), ADDED)
+def test_stages_that_modifiers_add_to_experts_and_classifiers(method, modifier, digits):
+    stages = ADDED[method, modifier]
+    if stages is None:
+        with pytest.raises(longtail.UsageError, match=rf"\+{modifier} "):
+            recipe_of(f"{method}+{modifier}", digits)
+        return
+    recipe = recipe_of(f"{method}+{modifier}", digits)
+    assert tuple(stage.name for stage in recipe.stages) == stages
+    before = recipe_of(method, digits)
+    if len(before.stages) < len(stages):  # a run without the modifier can stand in for all but what it added
+        assert recipe.first_stage_of == method
+        assert len(before.stages) == recipe.first_stages == len(stages) - 1
+
+
 @pytest.mark.parametrize("method", ["crt", "lws", "mislas", "gcl", "crt+mixup", "crt+cutmix", "crt+cmo", "lws+remix"])
 def test_fusion_goes_with_every_classifier_stage(method, digits):
     features, classifier = recipe_of(f"{method}+h2t", digits).stages

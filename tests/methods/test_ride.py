@@ -14,11 +14,8 @@ from longtail.methods.supervised import SupervisedObjective
 from longtail.request import Task, build_recipe, build_run_network, make_config
 from longtail.types import Batch
 
-CASES = [
-    case
-    for case in json.loads((Path(__file__).parents[1] / "golden" / "experts.json").read_text())["cases"]
-    if case["method"] == "RIDE stage-1 loss"
-]
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "experts.json").read_text())["cases"]
+CASES = [case for case in GOLDEN if case["method"] == "RIDE stage-1 loss"]
 COUNTS = [500, 120, 30, 8, 1]
 
 

@@ -22,6 +22,19 @@ def show_experts(report: dict[str, Any], class_names: Sequence[str]) -> None:
     say_table(_classes(report, class_names))
 
 
+def show_assignment(report: dict[str, Any]) -> None:
+    """Print what `longtail.evaluation.expert_assignment` returned."""
+    table = _table("experts asked", "images (%)", "top-1")
+    for number, row in enumerate(report["by_experts"], 1):
+        table.add_row(str(number), f"{row['share']:.1f}", percent(row["top1"]))
+    say_table(table)
+    saved = 100 * (1 - report["gflops"] / report["gflops_of_all"])
+    say(
+        f"{report['experts_used']:.2f} of {report['experts']} experts on average: {report['gflops']:.3g} of "
+        f"{report['gflops_of_all']:.3g} GFLOPs an image, {saved:.0f} % saved"
+    )
+
+
 def _accuracies(report: dict[str, Any]) -> Table:
     table = _table("", "top-1", "top-5", "right, average wrong", "wrong, average right")
     table.add_row("average", f"{report['average']['top1']:.2f}", percent(report["average"]["top5"]), "", "")

@@ -1,7 +1,8 @@
-"""Expert agreement: what each expert and their average get right, and where they differ."""
+"""What each expert and their average get right and where they differ; how far routers let images go."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,60 @@ def expert_agreement(
         "error_correlation": [[None if np.isnan(value) else float(value) for value in row] for row in correlation],
         "mean_disagreement": _mean_over_pairs(disagreement),
         "mean_error_correlation": _mean_over_pairs(correlation),
+    }
+
+
+def experts_used(expert_logits: ArrayLike) -> NDArray[np.int64]:
+    """Return how many experts answered each image, (N,), from expert logits (E, N, C) with NaN where one was not asked.
+
+    Raises:
+        ValueError: The shape is wrong.
+    """
+    scores = np.asarray(expert_logits)
+    if scores.ndim != 3 or len(scores) == 0:
+        raise ValueError(f"experts_used: expert_logits must be (E, N, C) with E at least 1, got {scores.shape}")
+    used: NDArray[np.int64] = (~np.isnan(scores).all(2)).sum(0)
+    return used
+
+
+def expert_assignment(
+    expert_logits: ArrayLike, targets: ArrayLike, average_logits: ArrayLike, costs: Sequence[int]
+) -> dict[str, Any]:
+    """Tell how far images went through experts with routers, and what that saves; ready for JSON.
+
+    Args:
+        expert_logits: Class scores of each expert, (E, N, C), NaN where it was not asked.
+        targets: True classes, (N,).
+        average_logits: Class scores of the answer, (N, C).
+        costs: Multiplications for one image by the number of experts asked, (E,).
+
+    Returns:
+        - ``experts``: E; ``experts_used``: mean over images, from 1 to E;
+        - ``gflops``: mean over images, ``gflops_of_all``: of an image that all experts see; in billions of
+          multiplications, each counted together with its addition, as in the papers;
+        - ``by_experts``: for each number of experts its ``share`` of the images and their ``top1``, in percent
+          (``None`` where there are none).
+
+    Raises:
+        ValueError: If shapes do not fit or the values are invalid.
+    """
+    used = experts_used(expert_logits)
+    answers, classes = check_logits(average_logits, targets)
+    if len(used) != len(classes) or len(costs) != len(np.asarray(expert_logits)):
+        raise ValueError(
+            f"expert_assignment: {len(used)} images and {len(costs)} costs do not fit the targets and experts"
+        )
+    right = answers.argmax(1) == classes
+    stops = [used == number for number in range(1, len(costs) + 1)]
+    return {
+        "experts": len(costs),
+        "experts_used": float(used.mean()),
+        "gflops": float(np.asarray(costs, np.float64)[used - 1].mean() / 1e9),
+        "gflops_of_all": costs[-1] / 1e9,
+        "by_experts": [
+            {"share": 100 * float(at.mean()), "top1": 100 * float(right[at].mean()) if at.any() else None}
+            for at in stops
+        ],
     }
 
 

@@ -13,7 +13,7 @@ from longtail.methods.card import Card
 from longtail.methods.mixup import mixup
 from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
-from longtail.training.recipe import Recipe, Stage
+from longtail.training.recipe import Recipe
 from longtail.types import Batch, Progress
 
 CARD = Card(
@@ -22,8 +22,8 @@ CARD = Card(
     arxiv="2306.06963",
     idea="While the classifier is trained on class-balanced images, overwrite a random part of the feature channels "
     "with those of an image drawn as the data come, mostly of a head class, and keep the balanced image's label.",
-    use="In the classifier stage of crt, mislas, gcl and lws. Trades head accuracy for tail accuracy by p; gains less "
-    "on a base that is balanced well already.",
+    use="In the classifier stage of crt, mislas, gcl, lws, ride and reslt. Trades head for tail accuracy by p; "
+    "gains less on a base that is balanced well already.",
     cost="1x plus 3 %; nothing at test time",
 )
 
@@ -95,17 +95,19 @@ class FusedObjective(nn.Module):
         return f"p={self.p}"
 
 
-def _classifier_stage(recipe: Recipe) -> Stage:
-    """Return the last stage, or say why there is nothing to fuse in."""
+def _with_classifier_stage(recipe: Recipe) -> Recipe:
+    """Return the recipe with a classifier stage at its end, or say why there is nothing to fuse in."""
     stage = recipe.stages[-1]
     if stage.objective is None or stage.trainable != "head":
-        raise UsageError(
-            "+h2t fuses features while a classifier is trained on a frozen backbone, which this method does not do",
-            fix="use crt+h2t, mislas+h2t or gcl+h2t",
-        )
+        if recipe.classifier is None:
+            raise UsageError(
+                "+h2t fuses features while a classifier is trained on a frozen backbone, which this method does not do",
+                fix="use crt+h2t, mislas+h2t, gcl+h2t, ride+h2t or reslt+h2t",
+            )
+        return recipe.with_stages(*recipe.stages, recipe.classifier)
     if len(stage.sampling) > 1:
         raise UsageError("+h2t adds a second index stream, but the classifier stage has branches of its own")
-    return stage
+    return recipe
 
 
 def h2t(recipe: Recipe, context: Context, *, p: float = 0.3) -> Recipe:
@@ -113,10 +115,11 @@ def h2t(recipe: Recipe, context: Context, *, p: float = 0.3) -> Recipe:
 
     The channels are drawn anew for each batch, and for each expert. With p = 0 the classifier stage is that of the
     base; p = 1 leaves no trace of the labelled image. Under this modifier crt goes on with the trained classifier
-    (``warm``), and a first stage of plain cross-entropy gets mixup, as in the paper's code.
+    (``warm``), and a first stage of plain cross-entropy gets mixup, as in the paper's code. A one-stage method that has
+    a classifier stage to offer (``Recipe.classifier``), such as ride, gets it at its end.
 
     Args:
-        recipe: A recipe whose last stage trains a classifier on a frozen backbone.
+        recipe: A recipe whose last stage trains a classifier on a frozen backbone, or that offers such a stage.
         context: Class counts and budget.
         p: Share of the channels that is overwritten; 0.3 is best in the paper's sweep, the released configuration has
             0.25.
@@ -126,11 +129,12 @@ def h2t(recipe: Recipe, context: Context, *, p: float = 0.3) -> Recipe:
     """
     if not 0 <= p <= 1:
         raise UsageError(f"p is {p}; it must lie between 0 and 1 (the share of channels that is overwritten)")
-    stage = _classifier_stage(recipe)
+    recipe = _with_classifier_stage(recipe)
     if recipe.first_stage_of == "ce":
         recipe = mixup(recipe, context)
     if p == 0:
         return recipe
+    stage = recipe.stages[-1]
     assert stage.objective is not None
     fused = replace(stage, objective=FusedObjective(stage.objective, p), sampling=(*stage.sampling, InstanceSampling()))
     return recipe.with_stages(*recipe.stages[:-1], fused)

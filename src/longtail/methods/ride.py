@@ -1,7 +1,8 @@
-"""RIDE: routing diverse experts (Wang et al., ICLR 2021), stage 1: the experts."""
+"""RIDE: routing diverse experts (Wang et al., ICLR 2021), stage 1: the experts. Stage 2 is `ride_assignment`."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -9,13 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from longtail.augment import Compose, RandomRotation
 from longtail.errors import UsageError
 from longtail.losses import LDAMLoss
 from longtail.losses.checks import ClassCounts, check_class_counts
 from longtail.methods.card import Card
+from longtail.methods.decoupling import warm_stage
 from longtail.methods.deferred import drw
 from longtail.methods.inference import AverageExperts
+from longtail.methods.ride_distillation import DistilledExperts
+from longtail.methods.rotation import rotating
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import CosineHead, build_expert_network
 from longtail.training.budget import Context
@@ -23,16 +26,23 @@ from longtail.training.recipe import Recipe
 from longtail.types import Batch, Progress
 
 CARD = Card(
-    title="Routing diverse experts (stage 1)",
+    title="Routing diverse experts",
     paper="Wang et al., ICLR 2021",
     arxiv="2010.01809",
     idea="Experts share the first layers, are narrower behind them, learn each by a loss of its own (LDAM, deferred "
     "weights) and are pushed to disagree in how they spread their probabilities. The test averages their logits.",
     use="Most of an ensemble's gain at half its cost; gains in all shot groups.",
     cost="1.5x to 1.8x with three experts",
+    teacher=True,
 )
 
-PUBLISHED = {"weight_decay": 5e-4, "nesterov": True}
+PUBLISHED = {"weight_decay": 5e-4, "nesterov": True, "decay": (1e-2, 1e-4)}
+_STEPS = {"warmup": 5, "schedule": "step", "milestones": (60, 80), "decay": (0.1, 0.01)}
+_LARGE = {**_STEPS, "epochs": 100, "weight_decay": 2e-4, "nesterov": True}
+PUBLISHED_ON = {
+    "imagenet-lt": {**_LARGE, "batch_size": 256, "lr": 0.1},
+    "inat18": {**_LARGE, "batch_size": 512, "lr": 0.2},
+}
 
 Form = Literal["code", "paper", "collaborative"]
 
@@ -153,11 +163,14 @@ def ride(
     reduced: bool = True,
     max_m: float = 0.5,
     s: float = 30.0,
+    distill_weight: float = 1.0,
+    distill_temperature: float = 1.5,
 ) -> Recipe:
     """L = sum_e LDAM(z_e, y) - diversity mean(T)^2 KL(softmax(mean(z) / T) || softmax(z_e / T)); DRW from 80 % on.
 
-    T is 1 until the weights set in and class_temperatures from there on. Under ``published`` on CIFAR also the code's
-    weight decay 5e-4, Nesterov momentum and rotation by up to 15 degrees.
+    T is 1 until the weights set in and class_temperatures from there on. With ``--teacher RUN``, in the paper a RIDE of
+    six experts, the mean logits learn from the teacher's as well, see `DistilledExperts`. Under ``published`` on CIFAR
+    also the code's weight decay 5e-4, Nesterov momentum and rotation by up to 15 degrees.
 
     Args:
         context: Class counts and budget.
@@ -170,14 +183,19 @@ def ride(
         reduced: Give each expert three quarters of the channels behind the shared layers.
         max_m: LDAM's margin of the rarest class.
         s: Scale of the cosines, part of the network.
+        distill_weight: Weight of the distillation, where there is a teacher; 1 in the official configurations.
+        distill_temperature: Temperature of the distillation; 1.5 in the official configurations.
 
     Raises:
         UsageError: A number is out of range.
     """
-    if experts < 1 or diversity < 0 or s <= 0:
+    rules = {"experts": experts >= 1, "diversity": diversity >= 0, "s": s > 0, "distill_weight": distill_weight >= 0}
+    rules["distill_temperature"] = distill_temperature > 0
+    if not all(rules.values()):
         raise UsageError(
-            f"ride: experts is {experts}, diversity {diversity} and s {s}; "
-            "they must be at least 1, at least 0 and above 0"
+            f"ride: experts is {experts}, diversity {diversity}, s {s}, distill_weight {distill_weight} and "
+            f"distill_temperature {distill_temperature}; experts must be at least 1, the two weights at least 0, the "
+            "others above 0"
         )
     try:
         temperatures = class_temperatures(context.class_counts, gamma, form)
@@ -186,21 +204,26 @@ def ride(
     # The head applies the scale, so the margins are scaled here.
     loss = SupervisedObjective(LDAMLoss(context.class_counts, max_m=s * max_m, s=1.0))
     plain = drw(Recipe(stages=(context.stage(loss),)), context)
-    augment = _rotating(context.augment) if context.protocol == "published" else context.augment
-    stages = []
+    rotates = context.protocol == "published" and context.on_cifar
+    augment = rotating(context.augment) if rotates else context.augment
+    objectives: list[nn.Module] = []
     for stage in plain.stages:
         assert isinstance(stage.objective, SupervisedObjective)
         flat = form == "code" and stage.objective.criterion.class_weights is None
         softened = torch.ones_like(temperatures) if flat else temperatures
-        objective = RIDEObjective(stage.objective, softened, diversity=diversity, form=form)
-        stages.append(replace(stage, objective=objective, augment=augment))
+        objectives.append(RIDEObjective(stage.objective, softened, diversity=diversity, form=form))
     network = partial(
         build_expert_network, experts=experts, head=CosineHead, scale=s, shared_stem=True, reduced=reduced
     )
-    return Recipe(stages=tuple(stages), network=network, inference=AverageExperts())
-
-
-def _rotating(augment: Compose) -> Compose:
-    """Return transforms that rotate as well, before the normalisation at their end."""
-    *before, normalize = augment.transforms
-    return Compose((*before, RandomRotation(15), normalize))
+    classifier = replace(warm_stage(context, epochs=None, lr=None, cached=None), batch_norm="eval")
+    classifier = replace(classifier, objective=copy.deepcopy(objectives[0]))
+    if context.teacher is not None:
+        # The repetition is in effect a higher learning rate, which is the budget's business elsewhere.
+        repeated = context.protocol == "published" and form != "paper"
+        taught = partial(DistilledExperts, weight=distill_weight, temperature=distill_temperature, repeated=repeated)
+        objectives = [taught(objective, context.teacher) for objective in objectives]
+    stages = tuple(
+        replace(stage, objective=objective, augment=augment)
+        for stage, objective in zip(plain.stages, objectives, strict=True)
+    )
+    return Recipe(stages=stages, network=network, inference=AverageExperts(), classifier=classifier)

@@ -1,0 +1,125 @@
+"""`longtail figure`: each picture from tiny runs, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from longtail.cli.figure import NAMES
+from longtail.cli.figures import KINDS
+from longtail.cli.main import main
+
+FAST = ("--precision", "fp32", "--threads", "1", "--compile", "off", "--device", "cpu", "--quiet")
+RUNS = {
+    "mix": ("ce+mixup", {}),
+    "half": ("crt+h2t", {"p": 0.5}),
+    "none": ("crt+h2t", {"p": 0.0}),
+    "mislas": ("mislas", {}),
+    "ncm": ("ncm", {}),
+    "ride": ("ride", {}),
+    "fused": ("ride+h2t", {}),
+    "routed": ("ride+ea", {}),
+    "other": ("crt+h2t", {"imbalance": 10}),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Finished runs of three epochs by name; not to be written to."""
+    out = tmp_path_factory.mktemp("runs")
+    for name, (method, options) in RUNS.items():
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        folder = out / name
+        assert main(["train", "digits", "--method", method, "--epochs", "3", *words, *FAST, "--out", str(folder)]) == 0
+    return {name: str(out / name) for name in RUNS}
+
+
+PICTURES = [
+    ("ratio", ("none", "half"), ()),
+    ("boundary", ("mislas",), ()),
+    ("boundary", ("none", "half"), ("--classes", "0,8")),
+    ("boundary", ("ride", "fused"), ("--expert", "2")),
+    ("boundary", ("routed",), ()),
+    ("forces", ("none", "half"), ()),
+    ("forces", ("mix",), ("--p", "0.25")),
+    ("forces", ("fused",), ("--expert", "3")),
+    ("experts", ("ride",), ()),
+    ("groups", ("mix", "half", "ride"), ()),
+    ("gain", ("half", "mix"), ()),
+    ("virtual", ("mix", "ride", "other"), ("--temperature", "3")),
+]
+
+
+@pytest.mark.parametrize(("name", "of", "words"), PICTURES)
+def test_each_picture_is_drawn(longtail, runs, name, of, words, tmp_path):
+    out = tmp_path / f"{name}.png"
+    said = longtail("figure", name, *(runs[key] for key in of), *words, "--out", str(out), "--json")
+    assert said.status == 0, said
+    assert said.json == {"figure": name, "runs": [runs[key] for key in of], "path": str(out)}
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert out.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
+def test_the_ending_says_the_format(longtail, runs, ending, start, tmp_path):
+    said = longtail("figure", "groups", runs["mix"], "--out", f"bars.{ending}")
+    assert (said.status, said.out) == (0, f"bars.{ending}\n")
+    assert (tmp_path / f"bars.{ending}").read_bytes().startswith(start)
+
+
+def test_without_a_file_it_is_named_after_the_picture(longtail, runs, tmp_path):
+    assert longtail("figure", "groups", runs["mix"]).status == 0
+    assert (tmp_path / "groups.png").exists()
+
+
+def test_the_two_lists_of_pictures_are_one_and_the_help_names_them(longtail):
+    assert tuple(KINDS) == NAMES
+    help_text = longtail("figure", "--help").out
+    assert all(f"{name}:" in help_text for name in NAMES)
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "reason"),
+    [
+        (("rato", "none"), 2, "did you mean ratio"),
+        (("ratio", "half"), 2, "takes 2 or more run folder(s), and got 1"),
+        (("experts", "ride", "fused"), 2, "takes 1 run folder(s), and got 2"),
+        (("boundary", "none", "half", "mislas"), 2, "takes 1 to 2 run folder(s), and got 3"),
+        (("ratio", "half", "mix"), 2, "without +h2t"),
+        (("ratio", "half", "fused"), 2, "several methods"),
+        (("ratio", "half", "other"), 2, "trained on another set"),
+        (("boundary", "half", "other"), 2, "trained on another set"),
+        (("groups", "half", "other"), 2, "trained on another set"),
+        (("boundary", "ncm"), 2, "not linear in the features"),
+        (("boundary", "half", "--expert", "2"), 2, "there is no expert 2"),
+        (("boundary", "half", "--classes", "0"), 2, "takes two classes"),
+        (("boundary", "half", "--classes", "0,0"), 2, "twice"),
+        (("boundary", "half", "--classes", "0,ten"), 2, "no class 'ten'"),
+        (("forces", "mix"), 2, "without +h2t"),
+        (("forces", "mix", "--p", "2"), 2, "between 0 and 1"),
+        (("experts", "half"), 2, "no experts to compare"),
+        (("experts", "routed"), 2, "without +ea"),
+        (("gain", "half", "none"), 2, "compares two methods"),
+        (("gain", "half", "mix", "ride"), 2, "compares two methods"),
+        (("groups", "half", "--out", "bars.gif"), 2, "must end in .png, .svg, .pdf"),
+        (("groups", "half", "--out", "bars"), 2, "ends in nothing"),
+        (("groups", "half", "--out", "no/bars.png"), 2, "there is no folder no"),
+        (("groups", "nowhere"), 1, "is not a run folder"),
+        (("groups", "half", "--dpi", "3"), 2, "unknown option"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(longtail, runs, words, status, reason):
+    name, *rest = words
+    said = longtail("figure", name, *(runs.get(word, word) for word in rest))
+    assert said.status == status, said
+    assert reason in said.err
+    assert len(said.err.splitlines()) <= 2
+
+
+def test_an_unfinished_run_is_named(longtail, unfinished):
+    said = longtail("figure", "groups", str(unfinished))
+    assert said.status == 1
+    assert "is not finished" in said.err
