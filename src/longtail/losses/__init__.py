@@ -14,9 +14,11 @@ from longtail.losses.checks import ClassCounts, ClassWeights
 from longtail.losses.class_balanced import CBLoss, class_balanced_loss
 from longtail.losses.class_weights import effective_number_weights, inverse_frequency_weights
 from longtail.losses.cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from longtail.losses.distillation import distillation_loss, flatten_probabilities, soft_targets, virtual_examples
 from longtail.losses.focal import FocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from longtail.losses.gcl import GCLLoss, cloud_noise, cloud_sizes, gcl_loss
 from longtail.losses.influence_balanced import influence_balanced_loss
+from longtail.losses.instance_discrimination import instance_discrimination_loss
 from longtail.losses.label_smoothing import (
     LabelAwareSmoothingLoss,
     LabelSmoothingLoss,
@@ -58,9 +60,12 @@ __all__ = [
     "cloud_noise",
     "cloud_sizes",
     "cross_entropy_loss",
+    "distillation_loss",
     "effective_number_weights",
+    "flatten_probabilities",
     "gcl_loss",
     "influence_balanced_loss",
+    "instance_discrimination_loss",
     "inverse_frequency_weights",
     "label_aware_smoothing",
     "label_smoothing_loss",
@@ -73,8 +78,10 @@ __all__ = [
     "rare_classes",
     "reduce_losses",
     "sigmoid_focal_loss",
+    "soft_targets",
     "softmax_equalization_loss",
     "softmax_focal_loss",
+    "virtual_examples",
     "vs_factors",
     "vs_loss",
     "vs_shifts",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
 from torch import nn
 
 from longtail.methods.card import Card
-from longtail.methods.decoupling import classifier_stage, features_first, warm_stage
+from longtail.methods.ce import ce
+from longtail.methods.decoupling import classifier_stage, warm_stage
+from longtail.methods.resampling import cb_sampling
+from longtail.methods.reweighting import rw
 from longtail.networks import LinearHead
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
@@ -20,6 +27,16 @@ CARD = Card(
     cost="1x plus a few per cent",
 )
 
+Manner = Literal["ce", "rw", "rs"]
+"""How a part learns in BBN's study: plainly, with weights of inverse frequency, or from class-balanced samples."""
+
+MANNERS: dict[Manner, tuple[str, Callable[[Context], Recipe]]] = {
+    "ce": ("ce", ce),
+    "rw": ("rw", rw),
+    "rs": ("cb-sampling", cb_sampling),
+}
+"""Name of the method that trains all of a network in a manner, and its recipe."""
+
 
 def _fresh(head: nn.Module) -> nn.Module:
     assert isinstance(head, LinearHead)
@@ -29,6 +46,8 @@ def _fresh(head: nn.Module) -> nn.Module:
 def crt(
     context: Context,
     *,
+    features: Manner = "ce",
+    classifier: Manner = "rs",
     warm: bool = False,
     stage2_epochs: int | None = None,
     stage2_lr: float | None = None,
@@ -38,12 +57,20 @@ def crt(
 
     Args:
         context: Class counts and budget.
+        features: How stage 1 learns: ``ce``; ``rw``: weights of inverse frequency; ``rs``: class-balanced sampling.
+        classifier: How stage 2 learns, likewise; the nine pairs are the grid of BBN's figure 2.
         warm: Go on with the trained classifier instead of a new one, in H2T's setting of stage 2.
         stage2_epochs: Epochs of stage 2; default 30, warm 10.
         stage2_lr: Peak learning rate of stage 2; default 0.1, warm 0.02.
         cached: Train stage 2 on features computed once; default: everywhere but under ``published``.
     """
     if warm:
-        return features_first(context, warm_stage(context, epochs=stage2_epochs, lr=stage2_lr, cached=cached))
-    lr = 0.1 if stage2_lr is None else stage2_lr
-    return features_first(context, classifier_stage(context, _fresh, epochs=stage2_epochs, lr=lr, cached=cached))
+        stage = warm_stage(context, epochs=stage2_epochs, lr=stage2_lr, cached=cached)
+    else:
+        lr = 0.1 if stage2_lr is None else stage2_lr
+        stage = classifier_stage(context, _fresh, epochs=stage2_epochs, lr=lr, cached=cached)
+    name, base = MANNERS[features]
+    (learning,) = base(context).stages
+    (manner,) = MANNERS[classifier][1](context).stages
+    stage = replace(stage, objective=manner.objective, sampling=manner.sampling)
+    return Recipe(stages=(replace(learning, name="features"), stage), first_stage_of=name)

@@ -22,7 +22,8 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
         streams: Index streams that the mixing takes beside the stage's own.
 
     Raises:
-        UsageError: The recipe mixes images already, or has several streams of its own where the mixing needs one.
+        UsageError: The recipe mixes images already, compares views of one image, or has several streams of its own
+            where the mixing needs one.
     """
     for stage in recipe.stages:
         if stage.mixing is not None:
@@ -30,6 +31,16 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
                 f"+{modifier} does not fit a recipe that mixes images already (by {type(stage.mixing).__name__}, "
                 f"in stage {stage.name!r})",
                 fix="use one kind of mixing",
+            )
+        if stage.dev and stage.trainable == "all":
+            raise UsageError(
+                f"+{modifier} mixes images, but stage {stage.name!r} learns from a development set what each is worth",
+                fix=f"use +{modifier} on a method without development set",
+            )
+        if stage.views:
+            raise UsageError(
+                f"+{modifier} mixes images, and stage {stage.name!r} compares two views of one image",
+                fix="leave the modifier out, or choose --task rotation",
             )
         if streams and len(stage.sampling) > 1:
             raise UsageError(f"+{modifier} adds an index stream, but stage {stage.name!r} has branches of its own")

@@ -1,0 +1,130 @@
+"""The study behind BBN (Zhou et al., CVPR 2020, figure 2): how features and classifier are each best learnt.
+
+Features by CE, RW (weights of inverse frequency) and RS (class-balanced sampling); on each of them, frozen, a fresh
+classifier by each of the three. The runs are those of `crt`, on three first stages that each is trained once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from longtail.benchmark.grid import (
+    USUAL_REQUEST,
+    Cell,
+    Outcome,
+    Request,
+    Source,
+    arrange,
+    option_names,
+    task_of,
+)
+from longtail.benchmark.table import Summary, summarise
+from longtail.data import LongTailData
+from longtail.errors import UsageError, unknown_name
+from longtail.methods.crt import MANNERS, Manner
+from longtail.request import build_recipe, make_config
+
+Pair = tuple[Manner, Manner]
+METHOD = "crt"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The grid's error rates.
+
+    Attributes:
+        errors: For each pair (features, classifier) the error in percent over seeds; None where no run is finished.
+        whole: For each manner the error of the network that learnt all of itself in it, classifier included.
+    """
+
+    errors: Mapping[Pair, Summary | None]
+    whole: Mapping[Manner, Summary | None]
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+
+        def value(summary: Summary | None) -> dict[str, Any] | None:
+            return None if summary is None else {k: v for k, v in asdict(summary).items() if k != "gain"}
+
+        return {
+            "errors": [{"features": f, "classifier": c, "error": value(e)} for (f, c), e in self.errors.items()],
+            "whole": {manner: value(error) for manner, error in self.whole.items()},
+        }
+
+
+def plan(
+    data: LongTailData,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    **request: Any,
+) -> list[Cell]:
+    """List the runs: for each seed three networks, then nine classifiers on their features.
+
+    Args:
+        data: The data set.
+        seeds: Training seeds.
+        out: Folder of the run folders.
+        options: Fields of the budget, for all runs; options of ``crt`` for the classifiers.
+        source: Where the data comes from, for runs in other processes; None: its name says it.
+        **request: As for `longtail.request.make_config`, such as ``protocol`` and ``precision``.
+
+    Raises:
+        UsageError: An option is unknown or the grid's own, or a folder holds another run.
+    """
+    given = {key.replace("-", "_"): value for key, value in (options or {}).items()}
+    _check(given)
+    place = source or Source(data.name, data.imbalance, data.profile, request.get("subset_seed", 0))
+
+    def requests() -> Iterable[Request]:
+        for seed in seeds:
+            for method, own in _runs():
+                shared = {key: value for key, value in given.items() if key in option_names(method)}
+                chosen = {**shared, **own}
+                config = make_config(data, method, seed=seed, options=chosen, **{**USUAL_REQUEST, **request})
+                yield Request(config, build_recipe(config, task_of(config, data)), place)
+
+    return arrange(requests(), out)
+
+
+def _runs() -> list[tuple[str, dict[str, str]]]:
+    """Return the method and the own options of the twelve runs of a seed."""
+    networks: list[tuple[str, dict[str, str]]] = [(name, {}) for name, _ in MANNERS.values()]
+    for features in MANNERS:
+        networks += [(METHOD, {"features": features, "classifier": classifier}) for classifier in MANNERS]
+    return networks
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse options that no run has, and those that the grid sets itself."""
+    known = {name for method, _ in _runs() for name in option_names(method)}
+    for key in given:
+        if key.rpartition(".")[2] in ("features", "classifier"):
+            raise UsageError(f"--{key} is what the grid goes through, so it cannot be set", fix="leave it out")
+        if key not in known:
+            raise unknown_name("option", f"--{key}", {f"--{name}" for name in known})
+
+
+def tabulate(outcomes: Iterable[Outcome]) -> Study:
+    """Return the error rates of the runs that are finished."""
+    errors: dict[Pair, list[float]] = {(f, c): [] for f in MANNERS for c in MANNERS}
+    whole: dict[Manner, list[float]] = {manner: [] for manner in MANNERS}
+    manner_of = {name: manner for manner, (name, _) in MANNERS.items()}
+    for outcome in outcomes:
+        config = outcome.cell.config
+        if outcome.metrics is None:
+            continue
+        error = 100.0 - outcome.metrics["top1"]
+        if config.method == METHOD:
+            errors[config.options["crt.features"], config.options["crt.classifier"]].append(error)
+        else:
+            whole[manner_of[config.method]].append(error)
+    return Study(
+        {pair: summarise(values) if values else None for pair, values in errors.items()},
+        {manner: summarise(values) if values else None for manner, values in whole.items()},
+    )
