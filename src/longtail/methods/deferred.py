@@ -47,7 +47,7 @@ def _one_stage(recipe: Recipe, modifier: str) -> Stage:
     return stage
 
 
-def _split(stage: Stage, start: float) -> tuple[Stage, Stage]:
+def split(stage: Stage, start: float) -> tuple[Stage, Stage]:
     """Cut a stage in two at a share of its epochs; optimiser and schedule run on."""
     if not 0 < start < 1:
         raise UsageError(f"start is {start}; it must lie between 0 and 1 (the share of epochs before the switch)")
@@ -83,7 +83,7 @@ def drw(recipe: Recipe, context: Context, *, beta: float = 0.9999, start: float 
             "+drw defers class weights, but this method weighs classes from the first epoch",
             fix="use ce+drw or focal+drw",
         )
-    early, late = _split(stage, start)
+    early, late = split(stage, start)
     weighted = copy.deepcopy(objective)
     weighted.criterion = objective.criterion.with_class_weights(
         effective_number_weights(context.class_counts, beta), reduction="weight_sum"
@@ -105,5 +105,5 @@ def drs(recipe: Recipe, context: Context, *, start: float = 0.8) -> Recipe:
     stage = _one_stage(recipe, "drs")
     if isinstance(stage.objective, SupervisedObjective) and stage.objective.criterion.class_weights is not None:
         raise UsageError("+drs would balance twice: this method weighs classes already", fix="use ce+drs")
-    early, late = _split(stage, start)
+    early, late = split(stage, start)
     return recipe.with_stages(early, replace(late, sampling=(ClassBalancedSampling(),)))

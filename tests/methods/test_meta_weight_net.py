@@ -1,0 +1,84 @@
+"""Meta-Weight-Net: the published step, and its gradient by the double backward."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from meta_steps import CASES, COUNTS, Perceptron, check_parameters, small, stored, unreduced
+from torch.func import functional_call
+
+from longtail.losses import CrossEntropyLoss
+from longtail.methods.meta import WeightRecord
+from longtail.methods.meta_weight_net import MetaWeightNetObjective, WeightNet, shares, weight_of
+from longtail.types import Progress
+
+
+def weight_net(values, **options):
+    net = WeightNet(len(values["linear1.bias"]), **options).double()
+    names = {
+        "hidden_weight": "linear1.weight",
+        "hidden_bias": "linear1.bias",
+        "weight": "linear2.weight",
+        "bias": "linear2.bias",
+    }
+    net.load_state_dict({k: torch.tensor(values[v], dtype=torch.float64) for k, v in names.items()}, strict=False)
+    return net, names
+
+
+def test_the_weighting_network_is_that_of_meta_weight_net():
+    case = CASES["mwnet_v_weights_noisy"]
+    net, _ = weight_net(case["inputs"]["v_weights"])
+    losses = torch.tensor(case["inputs"]["losses"], dtype=torch.float64)
+    expected = torch.tensor(case["output"]["v"], dtype=torch.float64)
+    torch.testing.assert_close(weight_of(losses, net.values()), expected, rtol=0, atol=1e-11)
+    expected = torch.tensor(case["output"]["v_sum_normalised"], dtype=torch.float64)
+    torch.testing.assert_close(shares(losses, net.values(), "code"), expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(shares(losses, net.values(), "paper"), weight_of(losses, net.values()) / 8)
+
+
+@pytest.mark.parametrize("case_id", ["mwnet_step_ci_epoch0", "mwnet_step_ci_epoch79"])
+def test_a_step_is_that_of_meta_weight_net(case_id):
+    case = CASES[case_id]
+    hyper, inputs, step = case["hyper"], case["inputs"], case["output"]["step"]
+    network = Perceptron(inputs["weights"])
+    net, names = weight_net(inputs["v_weights"], lr=1e-5)
+    objective = MetaWeightNetObjective(CrossEntropyLoss(COUNTS), net, "code", WeightRecord(4, 1))
+    batches = stored(inputs["train_batch"]), stored(inputs["dev_batch"])
+    loss = objective(network, batches, Progress(0, 1, lr=hyper["eta_virtual"]))
+    assert loss.item() == pytest.approx(step["train_loss"], rel=1e-11)
+    for name, value in net.values().items():
+        expected = torch.tensor(step["V_after"][names[name]], dtype=torch.float64)
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        objective.record.weight.sum(), torch.tensor(6.0, dtype=torch.float64)
+    )  # relative to 1 / B
+    optimizer = torch.optim.SGD(network.parameters(), hyper["lr_real"], 0.9, 0, 5e-4, nesterov=True)
+    loss.backward()
+    optimizer.step()
+    check_parameters(network, step["params"])
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_the_weighting_network_s_gradient_is_the_double_backward_s(form):
+    network, batch, dev = small()
+    torch.manual_seed(3)
+    net = WeightNet(5, lr=1.0).double()
+    net.draw()
+    before = {name: value.clone().requires_grad_() for name, value in net.values().items()}
+    loss, eta = unreduced(CrossEntropyLoss(COUNTS)), 0.1
+    twin = copy.deepcopy(network)
+    parameters = dict(twin.named_parameters())
+    losses = loss(twin(batch.images), batch.targets)
+    total = (shares(losses if form == "code" else losses.detach(), before, form) * losses).sum()
+    gradients = torch.autograd.grad(total, list(parameters.values()), create_graph=True)
+    ahead = {name: p - eta * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
+    slow = torch.autograd.grad(
+        loss(functional_call(twin, ahead, (dev.images,)), dev.targets).mean(), list(before.values())
+    )
+    objective = MetaWeightNetObjective(CrossEntropyLoss(COUNTS), net, form, WeightRecord(4, 1))
+    objective(network, (batch, dev), Progress(0, 1, lr=eta))
+    for (name, value), gradient in zip(net.values().items(), slow, strict=True):
+        descent = (gradient + 5e-4 * before[name]).detach()  # the first step of Nesterov momentum
+        torch.testing.assert_close(before[name].detach() - value, 1.9 * descent, rtol=1e-8, atol=1e-12)
