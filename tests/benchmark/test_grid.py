@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from longtail.benchmark import grid
+from longtail import session
+from longtail.benchmark import execution, grid
 from longtail.errors import UsageError
-from longtail.training.loop import SilentReporter
 from longtail.training.runtime import Runtime
 
 OPTIONS = {"epochs": 2}
@@ -25,8 +24,7 @@ def plan(digits, tmp_path):
 
 
 def execute(cells, digits):
-    watch = lambda cell: nullcontext(SilentReporter())  # noqa: E731
-    return list(grid.execute(cells, digits, device="cpu", threads=1, compile="off", watch=watch))
+    return list(execution.execute(cells, digits, machine=execution.Machine("cpu", 1, "off")))
 
 
 def names(cells):
@@ -85,13 +83,13 @@ def test_run_keep_resume_and_share(plan, digits, monkeypatch):
     assert execute([tau], digits)[0].metrics["stage1"] == str(ce.folder)
     (crt.folder / "metrics.json").unlink()
     called: dict[str, object] = {}
-    train = grid.session.train
+    train = session.train
 
     def listens(*args, **keywords):
         called[args[1]] = (keywords["resume"], keywords["stage1"])
         return train(*args, **keywords)
 
-    monkeypatch.setattr(grid.session, "train", listens)
+    monkeypatch.setattr(session, "train", listens)
     assert [outcome.status for outcome in execute(cells, digits)] == ["kept", "kept", "done"]
     assert called["crt"] == (True, ce.folder)
 
@@ -108,14 +106,14 @@ def grid_alone(digits, out: Path):
 
 
 def test_failures_do_not_stop_the_grid(plan, digits, monkeypatch):
-    train = grid.session.train
+    train = session.train
 
     def fails(data, method, **keywords):
         if method == "ce":
             raise RuntimeError("no memory")
         return train(data, method, **keywords)
 
-    monkeypatch.setattr(grid.session, "train", fails)
+    monkeypatch.setattr(session, "train", fails)
     ce, tau = execute(plan(["tau-norm"], seeds=[0]), digits)
     assert (ce.status, ce.reason, ce.metrics) == ("failed", "RuntimeError: no memory", None)
     assert tau.status == "done"
@@ -129,8 +127,6 @@ def test_folder_of_another_configuration(plan, digits):
 
 
 def test_one_measurement_serves_the_whole_grid(plan, digits, monkeypatch):
-    from longtail import session
-
     settled = []
 
     def settle(*args, **keywords):
@@ -139,7 +135,6 @@ def test_one_measurement_serves_the_whole_grid(plan, digits, monkeypatch):
 
     monkeypatch.setattr(session, "settle", settle)
     cells = plan(["ce", "bsce"], seeds=[0], precision="auto")
-    watch = lambda cell: nullcontext(SilentReporter())  # noqa: E731
-    outcomes = list(grid.execute(cells, digits, device="cpu", watch=watch))
+    outcomes = list(execution.execute(cells, digits, machine=execution.Machine("cpu")))
     assert settled == ["auto"]
     assert [outcome.metrics["precision"] for outcome in outcomes] == ["bf16", "bf16"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import longtail
-from longtail.benchmark import results
+from longtail.benchmark import collect, cost, results
+from longtail.benchmark.collect import command_of
+from longtail.config import RunConfig
 from longtail.errors import LongtailError
+from longtail.request import usual_budget
 
 
 def result(method="ce", seed=0, top1=38.0, **changes):
@@ -57,16 +61,20 @@ def test_collect_a_run(tmp_path, plain_run):
 
 def test_folders_of_the_machine_are_not_told():
     command = "longtail train cifar100 --out '/home/me/my runs/ce' --data-root=/data --lr 0.1"
-    assert results._without_folders(command) == "longtail train cifar100 --out ce --data-root=data --lr 0.1"
+    assert collect._without_folders(command) == "longtail train cifar100 --out ce --data-root=data --lr 0.1"
 
 
 def test_page_is_ordered_and_stands_beside_published_numbers():
     page = results.page([result(), result(seed=1, top1=39.0), result("ldam+drw", top1=42.0)], frozenset({"drw"}))
     rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
-    assert rows[1].startswith("| ldam+[drw](methods/drw.md) | 1 | 42.0 | 65.0 | 37.0 | 8.0 | 42.4 | 42.0-42.5 |")
+    assert rows[1].startswith("| ldam+[drw](methods/drw.md) | 1 | 42.0 | 65.0 | 37.0 | 8.0 | 42.4 | 1x | 42.0-42.5 |")
     assert rows[2].startswith("| ce | 2 | 38.5 ± 0.7 |")
     assert "38.9 |" in rows[2]
-    assert "- `ldam+drw`: 42.47, Bag of Tricks gallery" in page
+    assert "42.47, Bag of Tricks gallery" in page
+    assert "47.4" not in page  # cross-entropy on a network 16 times as large
+    missing = next(line for line in page.splitlines() if line.startswith("Published, and not run yet"))
+    assert "`bsce`" in missing
+    assert "`ce`" not in missing
     assert "longtail train cifar100 --method ce" in page
     assert "0123456789ab+changes" in page
 
@@ -75,6 +83,35 @@ def test_protocols_have_tables_of_their_own():
     page = results.page([result(), result(protocol="quick", epochs=24), result(imbalance=10.0)])
     assert page.count("## CIFAR-100-LT") == 3
     assert "protocol `quick`, 24 epochs" in page
+
+
+def test_variants_and_development_sets_have_rows_of_their_own():
+    variant = result("ride", top1=50.0)
+    variant["config"] = {"profile": "exp", "options": {"ride.experts": 4}, "dev_per_class": 0}
+    dev = result("ce", top1=39.5, class_counts=[490, 4])
+    dev["config"] = {"profile": "exp", "options": {}, "dev_per_class": 10}
+    page = results.page([result(), variant, dev])
+    assert (
+        "| ride (ride.experts=4) | 1 | 50.0 | 65.0 | 37.0 | 8.0 | 50.4 | 1.5x to 1.8x with three experts | - |" in page
+    )
+    assert "| ce (10 images a class held out) | 1 | 39.5 |" in page
+    assert "| ce | 1 | 38.0 |" in page
+
+
+def test_cost_is_the_measured_one_or_the_card_s(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    file = tmp_path / "benchmarks" / "cost-here.json"
+    file.write_text(json.dumps({"cost": {"ce": 1.0, "dive": 2.31}}))
+    costs = cost.read(tmp_path)
+    page = results.page([result(), result("dive"), result("crt+h2t"), result("bbn")], costs=costs)
+    told = {row.split(" | ")[0].strip("| "): row.split(" | ")[7] for row in page.splitlines() if row.startswith("| ")}
+    assert told["dive"] == "≈ 2.3x"
+    assert told["ce"] == "≈ 1.0x"
+    assert told["bbn"] == "2x"
+    assert told["crt+h2t"] == "1x plus a few per cent, +h2t: 1x plus 3 %"
+    file.write_text("[]")
+    with pytest.raises(LongtailError, match="not a measurement"):
+        cost.read(tmp_path)
 
 
 def test_script(tmp_path, capsys):
@@ -111,3 +148,17 @@ def test_the_readme_is_filled_between_its_marks(tmp_path):
     assert text.index("| ldam+drw | 1 | 42.0") < text.index("| ce | 1 | 38.0")
     readme.write_text("no marks")
     assert results.main([str(tmp_path / "results"), str(tmp_path / "page.md"), str(readme)]) == 1
+
+
+def test_the_command_of_a_run_on_own_images_names_their_folder():
+    config = RunConfig(
+        dataset="birds", method="ce", imbalance=7.5, profile="natural", subset_seed=0, dev_per_class=0,
+        protocol="quick", seed=1, backbone="resnet18", budget=asdict(usual_budget("birds", "ce", "quick")),
+        source="my birds", fingerprint="0123", image_size=64,
+    )  # fmt: skip
+    command = command_of(config, {})
+    assert command.startswith("longtail train 'my birds' --method ce --protocol quick --seed 1")
+    assert "--image-size 64" in command
+    assert "--backbone resnet18" in command
+    assert "--imbalance" not in command
+    assert "--profile" not in command

@@ -1,24 +1,63 @@
-"""Methods x seeds: what to run, what is done already, and running the rest one after the other."""
+"""What a grid is made of: which runs, in which order, and what is done already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from longtail import methods, session
+from longtail import data as datasets
+from longtail import methods
 from longtail.benchmark.table import BASELINE
 from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.data import LongTailData
-from longtail.errors import LongtailError, UsageError, unknown_name
+from longtail.errors import UsageError, unknown_name
 from longtail.request import Task, build_recipe, default_folder, make_config
 from longtail.run import Run
 from longtail.training.budget import Budget
-from longtail.training.loop import InterruptedRunError, Reporter
+from longtail.training.recipe import Recipe
+from longtail.training.runtime import Runtime
 
 BUDGET_FIELDS = frozenset(Budget.__dataclass_fields__)
+USUAL_REQUEST: Mapping[str, Any] = {
+    "subset_seed": 0,
+    "protocol": "common",
+    "backbone": None,
+    "precision": "auto",
+    "eval_every": None,
+}
+"""What a run is asked for where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data of a run comes from; small enough to be sent to another process.
+
+    Attributes:
+        name: As for `longtail.data.load`.
+        imbalance: Imbalance factor; None: the data set's default.
+        profile: ``exp`` or ``step``.
+        subset_seed: Seed of the choice of images.
+        dev_per_class: Images per class of the development set.
+        root: Folder of the data sets.
+        image_size: Side to which images from files are scaled.
+        strict: Whether any problem with an image file is an error.
+    """
+
+    name: str
+    imbalance: float | None = None
+    profile: str = "exp"
+    subset_seed: int = 0
+    dev_per_class: int = 0
+    root: str | None = None
+    image_size: int | None = None
+    strict: bool = False
+
+    def load(self) -> LongTailData:
+        """Load the data."""
+        facts = {k: v for k, v in vars(self).items() if k != "name"}
+        return datasets.load(self.name, **facts)
 
 
 @dataclass(frozen=True)
@@ -30,12 +69,14 @@ class Cell:
         folder: Its run folder.
         first_stage: Folder of the run of the grid whose training equals this one's first stage; None without one.
         stage_epochs: Epochs of each stage.
+        source: Where its data comes from.
     """
 
     config: RunConfig
     folder: Path
     first_stage: Path | None
     stage_epochs: tuple[int, ...]
+    source: Source
 
     @property
     def finished(self) -> bool:
@@ -47,6 +88,11 @@ class Cell:
         """Whether the run folder holds this run."""
         return (self.folder / CONFIG_NAME).exists()
 
+    @property
+    def name(self) -> str:
+        """Method and seed, for people."""
+        return f"{self.config.method} seed {self.config.seed}"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -54,18 +100,30 @@ class Outcome:
 
     Attributes:
         cell: The cell.
-        status: ``done``: trained now; ``kept``: finished before; ``failed``.
-        metrics: Content of ``metrics.json``; None when failed.
+        status: ``done``: trained now; ``kept``: finished before; ``failed``; ``stopped``: its state is on disk.
+        metrics: Content of ``metrics.json``; None when failed or stopped.
         reason: Why it failed, one line.
     """
 
     cell: Cell
-    status: Literal["done", "kept", "failed"]
+    status: Literal["done", "kept", "failed", "stopped"]
     metrics: Mapping[str, Any] | None = None
     reason: str = ""
 
 
-Watch = Callable[[Cell], AbstractContextManager[Reporter]]
+@dataclass(frozen=True)
+class Request:
+    """A run that a grid shall hold.
+
+    Attributes:
+        config: What is asked for.
+        recipe: What it stands for.
+        source: Where its data comes from.
+    """
+
+    config: RunConfig
+    recipe: Recipe
+    source: Source
 
 
 def plan(
@@ -74,12 +132,9 @@ def plan(
     seeds: Sequence[int],
     out: Path,
     *,
-    subset_seed: int = 0,
-    protocol: str = "common",
-    backbone: str | None = None,
-    precision: str = "auto",
-    eval_every: int | None = None,
     options: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    **request: Any,
 ) -> list[Cell]:
     """List the runs of a grid, seed after seed, each run after the one that its first stage is taken from.
 
@@ -90,47 +145,76 @@ def plan(
         names: Methods with modifiers; cross-entropy is added in front where it is missing.
         seeds: Training seeds.
         out: Folder of the run folders.
-        subset_seed: Seed of the choice of images.
-        protocol: ``common``, ``published`` or ``quick``.
-        backbone: Name of the backbone; None: the data set's default.
-        precision: ``auto``, ``bf16`` or ``fp32``.
-        eval_every: Epochs between looks at the test set.
         options: Fields of the budget, for all runs; options of methods, for those that have them.
+        source: Where the data comes from, for runs in other processes; None: its name says it.
+        **request: As for `longtail.request.make_config`, such as ``protocol`` and ``precision``.
 
     Raises:
         UsageError: A name, value or combination is wrong, or a folder holds another run.
     """
     wanted = methods_of(names)
     shares = _shares(wanted, options or {})
+    asked = {**USUAL_REQUEST, **request}
     configs = {
-        (name, seed): make_config(
-            data,
-            name,
-            subset_seed=subset_seed,
-            protocol=protocol,
-            seed=seed,
-            backbone=backbone,
-            precision=precision,
-            eval_every=eval_every,
-            options=shares[name],
-        )
+        (name, seed): make_config(data, name, seed=seed, options=shares[name], **asked)
         for seed in seeds
         for name in wanted
     }
-    task = Task.of(data)
-    recipes = {name: build_recipe(configs[name, seeds[0]], task) for name in wanted}
-    leaders = {recipe.first_stage_of for recipe in recipes.values()}
+    recipes = {name: build_recipe(configs[name, seeds[0]], task_of(configs[name, seeds[0]], data)) for name in wanted}
+    first = configs[wanted[0], seeds[0]]
+    place = source or Source(data.name, data.imbalance, data.profile, first.subset_seed, first.dev_per_class)
+    return arrange((Request(configs[name, seed], recipes[name], place) for seed in seeds for name in wanted), out)
+
+
+def task_of(config: RunConfig, data: LongTailData) -> Task:
+    """Return what a run on some data learns from."""
+    return Task.of(data.with_dev_in_train() if methods.trains_on_dev(config.method) else data, config)
+
+
+def arrange(requests: Iterable[Request], out: Path) -> list[Cell]:
+    """Give every request its folder and, among those of one data set and seed, put first stages in front.
+
+    Requests that are equal are one run.
+
+    Raises:
+        UsageError: A folder holds another run.
+    """
+    groups: dict[tuple[Any, ...], dict[Path, Request]] = {}
+    for request in requests:
+        config = request.config
+        key = (request.source, config.protocol, config.backbone, config.seed)
+        groups.setdefault(key, {})[out / folder_name(config)] = request
     cells = []
-    for seed in seeds:
-        for name in sorted(wanted, key=lambda name: name not in leaders):
-            config, recipe = configs[name, seed], recipes[name]
-            leader = configs.get((recipe.first_stage_of or "", seed))
-            first = None if leader is None else out / default_folder(leader).name
-            epochs = tuple(stage.epochs for stage in recipe.stages)
-            cells.append(Cell(config, out / default_folder(config).name, first, epochs))
+    for group in groups.values():
+        leaders = {folder: _leader(request, group) for folder, request in group.items()}
+        for folder in sorted(group, key=lambda folder: folder not in leaders.values()):
+            request = group[folder]
+            epochs = tuple(stage.epochs for stage in request.recipe.stages)
+            cells.append(Cell(request.config, folder, leaders[folder], epochs, request.source))
     for cell in cells:
         _check_folder(cell)
     return cells
+
+
+def folder_name(config: RunConfig) -> str:
+    """Return the name of a run's folder in a grid: the usual one, and what the usual one leaves out."""
+    extra = [f"dev{config.dev_per_class}"] if config.dev_per_class else []
+    extra += [f"{key}={value}".replace("/", "") for key, value in config.options.items()]
+    return "-".join([default_folder(config).name, *extra]).replace(" ", "_")
+
+
+def _leader(request: Request, group: Mapping[Path, Request]) -> Path | None:
+    """Return the folder of the run whose whole training is the request's first stage."""
+    first = request.recipe.first_stage_of
+    if first is None:
+        return None
+    shared = methods.parse(first)
+    options = {key: value for key, value in request.config.options.items() if key.partition(".")[0] in shared}
+    for folder, other in group.items():
+        config = other.config
+        if (config.method, config.options, config.budget) == (first, options, request.config.budget):
+            return folder
+    return None
 
 
 def methods_of(names: Sequence[str]) -> list[str]:
@@ -182,74 +266,6 @@ def _check_folder(cell: Cell) -> None:
         )
 
 
-def execute(
-    cells: Sequence[Cell],
-    data: LongTailData,
-    *,
-    device: str = "auto",
-    threads: str | int = "auto",
-    compile: str = "auto",
-    watch: Watch,
-) -> Iterator[Outcome]:
-    """Run a grid: finished runs are kept, unfinished ones go on, and a failure does not stop the others.
-
-    What is left open of precision, threads and compilation is settled by the first run, and all others take it over: on
-    a level field only the method differs.
-
-    Args:
-        cells: From `plan`.
-        data: The data set.
-        device: As for `longtail.train`.
-        threads: As for `longtail.train`.
-        compile: As for `longtail.train`.
-        watch: Makes the context that gives the reporter of a run.
-
-    Yields:
-        What became of each cell, in order.
-
-    Raises:
-        InterruptedRunError: A run was asked to stop; its state is on disk.
-    """
-    machine: dict[str, Any] = {"device": device, "threads": threads, "compile": compile, "runtime": None}
-    for cell in cells:
-        outcome = _outcome(cell, data, watch, machine)
-        if machine["runtime"] is None and outcome.metrics is not None:
-            machine["runtime"] = Run(cell.folder).runtime
-        yield outcome
-
-
-def _outcome(cell: Cell, data: LongTailData, watch: Watch, machine: Mapping[str, Any]) -> Outcome:
-    kept = cell.finished
-    try:
-        with watch(cell) as reporter:
-            run = _train(cell, data, reporter, machine)
-        return Outcome(cell, "kept" if kept else "done", metrics=run.metrics)
-    except InterruptedRunError:
-        raise
-    except LongtailError as error:
-        return Outcome(cell, "failed", reason=error.message)
-    except Exception as error:  # a long grid must survive whatever one method does
-        return Outcome(cell, "failed", reason=f"{type(error).__name__}: {error}")
-
-
-def _train(cell: Cell, data: LongTailData, reporter: Reporter, machine: Mapping[str, Any]) -> Run:
-    first = cell.first_stage
-    shared = first is not None and all((first / name).exists() for name in ("metrics.json", "state.pt"))
-    config = cell.config
-    return session.train(
-        data,
-        config.method,
-        subset_seed=config.subset_seed,
-        protocol=config.protocol,
-        seed=config.seed,
-        backbone=config.backbone,
-        precision=config.precision,
-        eval_every=config.eval_every,
-        out=cell.folder,
-        resume=cell.begun,
-        stage1=first if shared else None,
-        reporter=reporter,
-        **machine,
-        **config.budget,
-        **config.options,
-    )
+def known_runtime(cells: Iterable[Cell]) -> Runtime | None:
+    """Return what the first run of a grid that has begun settled on, or None."""
+    return next((Run(cell.folder).runtime for cell in cells if cell.begun), None)

@@ -3,25 +3,24 @@
     python -m longtail.benchmark.results results docs/results.md [README.md]      write the page, fill the readme
     python -m longtail.benchmark.results collect RUN... results       copy finished runs into the results
 
-A result is one JSON file named ``DATASET-ifIF-METHOD-PROTOCOL-sSEED.json``: the run's metrics, its configuration, and
-what made it (versions, commit, command).
+A result is one JSON file named ``DATASET-ifIF-METHOD-PROTOCOL-sSEED.json``, with development set and options behind
+that: the run's metrics, its configuration, and what made it (versions, commit, command). What methods cost beside
+cross-entropy is in ``benchmarks/cost-*.json`` (`longtail.benchmark.cost`), or said by their cards.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from longtail.benchmark import published
+from longtail import methods
+from longtail.benchmark import cost, published
+from longtail.benchmark.collect import collect
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
-from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
-from longtail.request import usual_budget
 
 _NAMES = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "digits": "Handwritten digits"}
 _INTRO = """\
@@ -31,85 +30,11 @@ Generated from `results/` by `make docs-results`; do not edit. Top-1 accuracy in
 the last epoch; nothing was chosen by looking at the test set. Many: classes with more than 100 training images; medium:
 20 to 100; few: fewer than 20. ± is the standard deviation over seeds. "Best epoch" is the highest test accuracy of any
 epoch looked at, which is what most papers report; it stands here for comparison only. "Published" is the range of the
-numbers listed under the table, with budgets of their own. The commands shown make a run again; what was really typed
-is in its file as `made_by.command`. Times in the files are of machines that did other work too.
+numbers listed under the table that were measured with the usual network and augmentation, with budgets of their own.
+"Cost" is the training time relative to plain cross-entropy: with ≈ measured side by side in one process, else what the
+method's card says; times in the files are of machines that did other work too. The commands shown make a run again;
+what was really typed is in its file as `made_by.command`.
 """
-
-
-def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
-    """Copy the result of a finished run into the committed results.
-
-    Args:
-        run_folder: A finished run.
-        results_dir: Where the file is written; an older result of the same name is replaced.
-
-    Returns:
-        The file.
-
-    Raises:
-        LongtailError: The folder holds no finished run.
-    """
-    folder = Path(run_folder)
-    config, more = read_config(folder)
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LongtailError(
-            f"{folder} is not finished: it has no metrics.json", fix=f"longtail train --resume --out {folder}"
-        ) from None
-    except ValueError as error:
-        raise LongtailError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
-    for other in ("stage1", "teacher"):
-        if metrics.get(other):
-            metrics[other] = PurePath(metrics[other]).name
-    made_by = dict(more.get("made_by", {}))
-    made_by["command"] = _without_folders(made_by.get("command", ""))
-    runtime = more.get("runtime") or {}
-    content = {
-        "command": command_of(config, runtime),
-        "metrics": metrics,
-        "config": asdict(config),
-        "runtime": runtime,
-        "made_by": made_by,
-    }
-    target = Path(results_dir) / (
-        f"{config.dataset}-if{config.imbalance:g}-{config.method}-{config.protocol}-s{config.seed}.json"
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return target
-
-
-def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
-    """Return the command that makes a run, whatever way it was started: all that differs from the defaults."""
-    words = ["longtail", "train", config.dataset, "--method", config.method, "--imbalance", f"{config.imbalance:g}"]
-    words += ["--protocol", config.protocol, "--seed", str(config.seed)]
-    optional = {"profile": "exp", "subset_seed": 0, "dev_per_class": 0, "teacher": None}
-    changed = {k: getattr(config, k) for k, default in optional.items() if getattr(config, k) != default}
-    usual = asdict(usual_budget(config.dataset, config.method, config.protocol))
-    changed |= {k: v for k, v in config.budget.items() if _plain(v) != _plain(usual[k])}
-    changed |= config.options
-    changed |= {name: runtime[name] for name in ("precision", "threads") if name in runtime}
-    if "compile" in runtime:
-        changed["compile"] = "on" if runtime["compile"] else "off"
-    for name, value in changed.items():
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        words += [f"--{name.replace('_', '-')}", text]
-    return shlex.join(words)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _without_folders(command: str) -> str:
-    """Shorten absolute paths to their last part: whose machine it was is nobody's business."""
-
-    def short(word: str) -> str:
-        flag, equals, value = word.rpartition("=")
-        return flag + equals + (PurePath(value).name if PurePath(value).is_absolute() else value)
-
-    return shlex.join(short(word) for word in shlex.split(command))
 
 
 def read(results_dir: str | Path) -> list[dict[str, Any]]:
@@ -128,12 +53,17 @@ def read(results_dir: str | Path) -> list[dict[str, Any]]:
     return results
 
 
-def page(results: Iterable[Mapping[str, Any]], pages: frozenset[str] = frozenset()) -> str:
+def page(
+    results: Iterable[Mapping[str, Any]],
+    pages: frozenset[str] = frozenset(),
+    costs: Mapping[str, float] | None = None,
+) -> str:
     """Return the results page.
 
     Args:
         results: From `read`.
         pages: Names of the methods and modifiers that have a page under ``methods/``.
+        costs: Measured costs, from `longtail.benchmark.cost.read`.
     """
     sections: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for result in results:
@@ -141,14 +71,14 @@ def page(results: Iterable[Mapping[str, Any]], pages: frozenset[str] = frozenset
         key = (m["dataset"], m["imbalance"], result["config"]["profile"], m["protocol"], m["epochs"])
         sections.setdefault(key, []).append(result)
     parts = [_INTRO]
-    parts += [_section(sections[key], pages) for key in sorted(sections)]
+    parts += [_section(sections[key], pages, costs or {}) for key in sorted(sections)]
     if not sections:
         parts.append("No results yet.\n")
     return "\n".join(parts)
 
 
-def fill(text: str, results: Iterable[Mapping[str, Any]]) -> str:
-    """Put the tables of CIFAR-100-LT at imbalance 100 between the marks of a text.
+def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, float] | None = None) -> str:
+    """Put the tables of CIFAR-100-LT at imbalance 100 between the marks of a text; see `page` for the arguments.
 
     Raises:
         LongtailError: The text has no marks.
@@ -167,16 +97,30 @@ def fill(text: str, results: Iterable[Mapping[str, Any]]) -> str:
             and r["metrics"]["protocol"] == protocol
         ]
         if chosen:
-            table = aggregate(r["metrics"] for r in chosen)
+            table = _table(chosen)
             about = table.about
             known = {row.method: _published(row.method, about, chosen[0]["config"]["profile"]) for row in table.rows}
             title = f"CIFAR-100-LT, imbalance 100, protocol `{protocol}` ({about['epochs']} epochs), top-1 in percent:"
-            parts += ["", title, "", *_rows(table, chosen, known, frozenset())]
+            parts += ["", title, "", *_rows(table, chosen, known, frozenset(), costs)]
     return before + begin + "\n".join([*parts, ""]) + "\n" + end + after
 
 
-def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str]) -> str:
-    table = aggregate(result["metrics"] for result in results)
+def _table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Average the seeds of a section: variants of a method have rows of their own, and some hold images out."""
+    return aggregate({**result["metrics"], "method": label(result), "class_counts": None} for result in results)
+
+
+def label(result: Mapping[str, Any]) -> str:
+    """Return a row's name: the method, and in parentheses the development set and options that set it apart."""
+    config = result["config"]
+    apart = [f"{config['dev_per_class']} images a class held out"] if config.get("dev_per_class") else []
+    apart += [f"{key}={value}" for key, value in config.get("options", {}).items()]
+    method: str = result["metrics"]["method"]
+    return f"{method} ({', '.join(apart)})" if apart else method
+
+
+def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str], costs: Mapping[str, float]) -> str:
+    table = _table(results)
     about, profile = table.about, results[0]["config"]["profile"]
     name = _NAMES.get(about["dataset"], about["dataset"])
     step = ", step profile" if profile == "step" else ""
@@ -184,12 +128,34 @@ def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str]) -> str
         f"## {name}, imbalance {about['imbalance']:g}{step}: protocol `{about['protocol']}`, {about['epochs']} epochs"
     )
     known = {row.method: _published(row.method, about, profile) for row in table.rows}
-    parts = [title, "", *_rows(table, results, known, pages), "", *_sources(known), *_machines(results)]
+    parts = [title, "", *_rows(table, results, known, pages, costs), "", *_sources(known)]
+    parts += [*_missing(table, about, profile), *_machines(results)]
     return "\n".join(parts) + "\n"
 
 
 def _published(method: str, about: Mapping[str, Any], profile: str) -> list[published.Published]:
-    return published.find(method, about["dataset"], about["imbalance"]) if profile == "exp" else []
+    """Return what was published for a row under like conditions; nothing for a method with options of its own."""
+    bare, _, options = method.partition(" (")
+    if profile != "exp" or "=" in options:
+        return []
+    return [number for number in published.find(bare, about["dataset"], about["imbalance"]) if number.is_usual]
+
+
+def _missing(table: Table, about: Mapping[str, Any], profile: str) -> list[str]:
+    """Return the published rows that could be run and have not been; only of the papers' own budget."""
+    if about["protocol"] != "published" or profile != "exp":
+        return []
+    there = {row.method.partition(" (")[0] for row in table.rows}
+    known = {*methods.names(), *methods.modifiers()}
+    wanted = dict.fromkeys(
+        number.method
+        for number in published.load()
+        if (number.dataset, number.imbalance, number.score) == (about["dataset"], about["imbalance"], "top1")
+        and number.method
+        and known.issuperset(number.method.split("+"))
+    )
+    names = ", ".join(f"`{name}`" for name in wanted if name not in there)
+    return [f"Published, and not run yet: {names}.", ""] if names else []
 
 
 def _rows(
@@ -197,17 +163,25 @@ def _rows(
     results: Sequence[Mapping[str, Any]],
     known: Mapping[str, Sequence[published.Published]],
     pages: frozenset[str],
+    costs: Mapping[str, float] | None,
 ) -> list[str]:
-    header = ["Method", "Seeds", *(TITLES[name].capitalize() for name in SCORES), "Best epoch", "Published"]
+    scores = (TITLES[name].capitalize() for name in SCORES)
+    header = ["Method", "Seeds", *scores, "Best epoch", "Cost", "Published"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in sorted(table.rows, key=_top1, reverse=True):
-        best = [r["metrics"]["best_test_epoch_top1"] for r in results if r["metrics"]["method"] == row.method]
+        best = [r["metrics"]["best_test_epoch_top1"] for r in results if label(r) == row.method]
         looked = [value for value in best if value is not None]
         cells = [str(row.scores[name] or "n/a") for name in SCORES]
         mean_best = f"{sum(looked) / len(looked):.1f}" if looked else "n/a"
-        name = "+".join(f"[{p}](methods/{p}.md)" if p in pages else p for p in row.method.split("+"))
-        lines.append([name, str(len(row.seeds)), *cells, mean_best, published.span(known[row.method]) or "-"])
+        bare, apart, rest = row.method.partition(" (")
+        name = "+".join(f"[{p}](methods/{p}.md)" if p in pages else p for p in bare.split("+")) + apart + rest
+        told = [_cost(bare, costs or {}), published.span(known[row.method]) or "-"]
+        lines.append([name, str(len(row.seeds)), *cells, mean_best, *told])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def _cost(method: str, measured: Mapping[str, float]) -> str:
+    return f"≈ {measured[method]:.1f}x" if method in measured else cost.from_card(method)
 
 
 def _top1(row: Row) -> float:
@@ -256,10 +230,10 @@ def main(words: Sequence[str]) -> int:
         target = Path(words[1])
         pages = frozenset(path.stem for path in (target.parent / "methods").glob("*.md"))
         target.parent.mkdir(parents=True, exist_ok=True)
-        results = read(words[0])
-        target.write_text(page(results, pages), encoding="utf-8")
+        results, costs = read(words[0]), cost.read(words[0])
+        target.write_text(page(results, pages, costs), encoding="utf-8")
         for readme in map(Path, words[2:]):
-            readme.write_text(fill(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
+            readme.write_text(fill(readme.read_text(encoding="utf-8"), results, costs), encoding="utf-8")
     except LongtailError as error:
         print(f"longtail: {error}", file=sys.stderr)
         return error.exit_status

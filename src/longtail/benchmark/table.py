@@ -129,6 +129,11 @@ def _check_shared(first: Mapping[str, Any], other: Mapping[str, Any], run: Metri
             )
 
 
+def summarise(values: Sequence[float], gain: float | None = None) -> Summary:
+    """Return mean and standard deviation of some values, with a gain that is known already."""
+    return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, gain)
+
+
 def _row(method: str, runs: Mapping[int, Metrics], base: Mapping[int, Metrics], failures: Sequence[str]) -> Row:
     scores = {name: _summary(name, runs, base) for name in SCORES}
     return Row(method, tuple(sorted(runs)), scores, tuple(failures))
@@ -142,7 +147,7 @@ def _summary(name: str, runs: Mapping[int, Metrics], base: Mapping[int, Metrics]
     gain = None
     if both and base is not runs:
         gain = statistics.fmean(runs[seed][name] - base[seed][name] for seed in both)
-    return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, gain)
+    return summarise(values, gain)
 
 
 def signed(gain: float | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,13 @@ from tyro.conf import Positional
 
 from longtail.benchmark.table import SCORES, TITLES, Summary, Table, aggregate, signed, to_csv, to_markdown, to_plain
 from longtail.cli.arguments import parse_open
-from longtail.cli.output import is_main, note, say, say_json, say_table
-from longtail.cli.progress import shown
+from longtail.cli.grid import Spread, as_plain, run_all, status
+from longtail.cli.output import is_main, say, say_json, say_table
 from longtail.cli.setup import Setup, Unset
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
     from longtail.benchmark.grid import Cell, Outcome
-    from longtail.training.loop import Reporter
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class What:
     """The flags that stand first in the help."""
 
     data: Positional[str] = "digits"
-    """digits, cifar10 or cifar100"""
+    """digits, cifar10, cifar100, or a folder of class folders, or a CSV file (path,label[,split])"""
     methods: str = "ce,ldam+drw,bsce"
     """Methods separated by commas"""
     seeds: int = 3
@@ -41,8 +39,8 @@ class What:
 
 
 @dataclass(frozen=True)
-class Compare(Setup, What):  # fields of the last base come first
-    """Run methods x seeds one after the other and make one table, with the gain over plain cross-entropy.
+class Compare(Setup, Spread, What):  # fields of the last base come first
+    """Run methods x seeds and make one table, with the gain over plain cross-entropy.
 
     What is finished already is kept, what was stopped goes on: give the same command again. Cross-entropy is added as
     the baseline, and two-stage methods start from it.
@@ -58,43 +56,41 @@ def run(words: Sequence[str]) -> int:
     names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
     if not names:
         raise UsageError("--methods is empty; it needs at least one name", fix="for example --methods ldam+drw,bsce")
+    arguments.check()
     if arguments.seeds < 1:
         raise UsageError(f"seeds is {arguments.seeds}; it must be at least 1")
-    out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"compare-{arguments.data}"
-    outcomes = _run_grid(arguments, names, options, out)
+    out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"compare-{Path(arguments.data).stem}"
+    cells, outcomes = _run_grid(arguments, names, options, out)
     table = tabulate(outcomes, names)
     if arguments.json:
-        say_json({**to_plain(table), "out": str(out), "runs": [_plain(outcome) for outcome in outcomes]})
+        say_json({**to_plain(table), "out": str(out), "runs": [as_plain(outcome) for outcome in outcomes]})
     else:
         _show(table, out)
-    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+    return status(outcomes, cells)
 
 
-def _run_grid(arguments: Compare, names: Sequence[str], options: dict[str, str], out: Path) -> list[Outcome]:
+def _run_grid(
+    arguments: Compare, names: Sequence[str], options: dict[str, str], out: Path
+) -> tuple[list[Cell], list[Outcome]]:
     from longtail.benchmark import grid
-    from longtail.training.loop import InterruptedRunError
 
     data = arguments.load_data(arguments.data)
     asked: dict[str, Any] = dict(options)
     if arguments.epochs is not None:
         asked["epochs"] = arguments.epochs
-    cells = grid.plan(data, names, range(arguments.seeds), out, options=asked, **arguments.request())
-    outcomes: list[Outcome] = []
-
-    def watch(cell: Cell) -> AbstractContextManager[Reporter]:
-        label = f"[{len(outcomes) + 1}/{len(cells)}] {cell.config.method} seed {cell.config.seed}: "
-        return shown(cell.stage_epochs, quiet=arguments.quiet or cell.finished, label=label)
-
-    try:
-        for outcome in grid.execute(cells, data, watch=watch, **arguments.machine()):
-            outcomes.append(outcome)
-            if not arguments.quiet:
-                note(_line(outcome, len(outcomes), len(cells)))
-            write(tabulate(outcomes, names), outcomes, out)
-    except (InterruptedRunError, KeyboardInterrupt) as stop:
-        done = f"{len(outcomes)} of {len(cells)} runs are done"
-        raise LongtailError(f"stopped; {done}", fix="give the same command again to go on") from stop
-    return outcomes
+    same = ("imbalance", "profile", "subset_seed", "dev_per_class", "image_size", "strict")
+    facts = {name: getattr(arguments, name) for name in same}
+    source = grid.Source(arguments.data, root=arguments.data_root, **facts)
+    cells = grid.plan(data, names, range(arguments.seeds), out, options=asked, source=source, **arguments.request())
+    outcomes = run_all(
+        cells,
+        data,
+        arguments,
+        arguments.share(**arguments.machine()),
+        quiet=arguments.quiet,
+        heard=lambda outcomes: write(tabulate(outcomes, names), outcomes, out),
+    )
+    return cells, outcomes
 
 
 def tabulate(outcomes: Sequence[Outcome], names: Sequence[str]) -> Table:
@@ -118,7 +114,7 @@ def write(table: Table, outcomes: Sequence[Outcome], out: Path) -> None:
     """
     if not is_main():
         return
-    document = {**to_plain(table), "runs": [_plain(outcome) for outcome in outcomes]}
+    document = {**to_plain(table), "runs": [as_plain(outcome) for outcome in outcomes]}
     texts = {"md": to_markdown(table), "csv": to_csv(table), "json": json.dumps(document, indent=1) + "\n"}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -126,18 +122,6 @@ def write(table: Table, outcomes: Sequence[Outcome], out: Path) -> None:
             (out / f"comparison.{suffix}").write_text(text, encoding="utf-8")
     except OSError as error:
         raise LongtailError(f"the comparison cannot be written to {out}: {error.strerror}") from error
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    config = outcome.cell.config
-    place = {"method": config.method, "seed": config.seed, "path": str(outcome.cell.folder)}
-    return {**place, "status": outcome.status, "reason": outcome.reason}
-
-
-def _line(outcome: Outcome, number: int, cells: int) -> str:
-    config = outcome.cell.config
-    ended = outcome.reason if outcome.metrics is None else f"top-1 {outcome.metrics['top1']:.1f}"
-    return f"[{number}/{cells}] {config.method} seed {config.seed}: {outcome.status}, {ended}"
 
 
 def _show(table: Table, out: Path) -> None:

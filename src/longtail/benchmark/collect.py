@@ -1,0 +1,97 @@
+"""From a finished run to one committed result: a JSON file with its numbers and all that made them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+from longtail.benchmark.grid import folder_name
+from longtail.config import RunConfig, read_config
+from longtail.errors import LongtailError
+from longtail.request import usual_budget
+from longtail.training.budget import default_backbone
+
+
+def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
+    """Copy the result of a finished run into the committed results.
+
+    Args:
+        run_folder: A finished run.
+        results_dir: Where the file is written; an older result of the same name is replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        LongtailError: The folder holds no finished run.
+    """
+    folder = Path(run_folder)
+    config, more = read_config(folder)
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LongtailError(
+            f"{folder} is not finished: it has no metrics.json", fix=f"longtail train --resume --out {folder}"
+        ) from None
+    except ValueError as error:
+        raise LongtailError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
+    for other in ("stage1", "teacher"):
+        if metrics.get(other):
+            metrics[other] = PurePath(metrics[other]).name
+    made_by = dict(more.get("made_by", {}))
+    made_by["command"] = _without_folders(made_by.get("command", ""))
+    runtime = more.get("runtime") or {}
+    content = {
+        "command": command_of(config, runtime),
+        "metrics": metrics,
+        "config": asdict(config),
+        "runtime": runtime,
+        "made_by": made_by,
+    }
+    target = Path(results_dir) / f"{folder_name(config)}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
+    """Return the command that makes a run, whatever way it was started: all that differs from the defaults."""
+    words = ["longtail", "train", config.source or config.dataset, "--method", config.method]
+    if config.source is None:  # a person's own images are as long-tailed as they are
+        words += ["--imbalance", f"{config.imbalance:g}"]
+    words += ["--protocol", config.protocol, "--seed", str(config.seed)]
+    optional: dict[str, Any] = {"profile": "exp", "subset_seed": 0, "dev_per_class": 0, "teacher": None}
+    optional |= {"weights": "none", "freeze_backbone": False, "crop_size": None, "image_size": None}
+    if config.source is None:
+        optional["backbone"] = default_backbone(config.dataset, (3, 32, 32))
+    else:  # its profile is no choice, and the backbone that is usual depends on the images' size
+        optional |= {"profile": config.profile, "backbone": None}
+    changed = {k: getattr(config, k) for k, default in optional.items() if getattr(config, k) != default}
+    usual = asdict(usual_budget(config.dataset, config.method, config.protocol))
+    changed |= {k: v for k, v in config.budget.items() if _plain(v) != _plain(usual[k])}
+    changed |= config.options
+    changed |= {name: runtime[name] for name in ("precision", "threads") if name in runtime}
+    if "compile" in runtime:
+        changed["compile"] = "on" if runtime["compile"] else "off"
+    for name, value in changed.items():
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        words += [f"--{name.replace('_', '-')}", *([] if name == "freeze_backbone" else [text])]
+    return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _without_folders(command: str) -> str:
+    """Shorten absolute paths to their last part: whose machine it was is nobody's business."""
+
+    def short(word: str) -> str:
+        flag, equals, value = word.rpartition("=")
+        return flag + equals + (PurePath(value).name if PurePath(value).is_absolute() else value)
+
+    return shlex.join(short(word) for word in shlex.split(command))
