@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from longtail.report import fusion_forces, ratio_sweep
+from longtail.report import force_histograms, fusion_forces, ratio_sweep, sampled_forces
 
 
 def metrics(many, few, top1, medium=None):
@@ -62,3 +62,70 @@ def test_many_pairs_at_once():
     gap = (f_t - f_h) @ (w_t[0] - w_h[0])
     np.testing.assert_allclose(second - first, gap)
     assert first.shape == second.shape == (5,)
+
+
+def test_each_pair_may_have_weights_and_a_mask_of_its_own():
+    w_t, w_h, f_t, f_h, _ = draws(5)
+    masks = np.random.default_rng(2).random((5, D)) < 0.3
+    together = fusion_forces(w_t, w_h, f_t, f_h, masks)
+    for k in range(5):
+        alone = fusion_forces(w_t[k], w_h[k], f_t[k : k + 1], f_h[k : k + 1], masks[k])
+        np.testing.assert_allclose([force[k] for force in together], np.concatenate(alone))
+
+
+COUNTS = [100, 90, 80, 20, 20, 20, 20, 5, 3, 1]  # three classes of head, four of medium, three of tail
+
+
+def classifier():
+    rng = np.random.default_rng(3)
+    targets = np.repeat(np.arange(10), COUNTS)
+    means = rng.standard_normal((10, D))
+    return means, means[targets] + 0.1 * rng.standard_normal((len(targets), D)), targets
+
+
+def test_forces_are_sampled_between_head_and_tail_with_the_share_of_channels():
+    weight, features, targets = classifier()
+    forces = sampled_forces(weight, np.zeros(10), features, targets, COUNTS, 0.25)
+    assert len(forces.first) == len(forces.second) == 25600
+    # The classifier points at the class means: (w_t - w_h) . (f_t - f_h) is their squared distance, and a quarter of it
+    # lies in the overwritten channels. Head classes come in proportion to their training images.
+    tail, head = weight[7:].repeat(3, 0), np.tile(weight[:3], (3, 1))
+    shares = np.tile([100, 90, 80], 3) / 810
+    gap = float((shares * ((tail - head) ** 2).sum(1)).sum())
+    assert (forces.second - forces.first).mean() == pytest.approx(gap, rel=0.03)
+    assert -forces.first.mean() == pytest.approx(0.25 * gap, rel=0.05)
+    again = sampled_forces(weight, np.zeros(10), features, targets, COUNTS, 0.25)
+    np.testing.assert_array_equal(forces.first, again.first)
+    none = sampled_forces(weight, np.zeros(10), features, targets, COUNTS, 0.0)
+    assert (none.first == 0).all()
+    assert not none.first_acts.any()
+    with pytest.raises(ValueError, match="largest and of the smallest"):
+        sampled_forces(weight, np.zeros(10), features[targets < 7], targets[targets < 7], COUNTS, 0.25)
+
+
+@pytest.mark.parametrize("shift", [0.0, -10.0, 10.0])
+def test_where_a_force_acts_it_is_positive_whatever_the_biases(shift):
+    weight, features, targets = classifier()
+    bias = np.where(np.arange(10) >= 7, shift, 0.0)  # in favour of the tail, or against it
+    forces = sampled_forces(
+        np.random.default_rng(5).standard_normal(weight.shape), bias, 5 * features, targets, COUNTS, 0.4
+    )
+    assert forces.first_acts.any()
+    assert forces.second_acts.any()
+    assert (forces.first[forces.first_acts] > 0).all()
+    assert (forces.second[forces.second_acts] > 0).all()
+    assert not (forces.first_acts & forces.second_acts).any()
+
+
+def test_histograms_of_each_model_and_force():
+    weight, features, targets = classifier()
+    bias = np.zeros(10)
+    models = {f"p {p}": sampled_forces(weight, bias, features, targets, COUNTS, p) for p in (0.25, 0.5)}
+    figure = force_histograms(models)
+    for axes, name in zip(figure.axes, ("first", "second"), strict=True):
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        for label, (model, forces) in zip(labels, models.items(), strict=True):
+            acts = getattr(forces, f"{name}_acts")
+            assert label.startswith(f"{model}: acts on {100 * acts.mean():.3g} % of pairs")
+    with pytest.raises(ValueError, match="at least one model"):
+        force_histograms({})

@@ -41,7 +41,7 @@ def shot_group_bars(rows: Sequence[Metrics], axes: Axes | None = None) -> Figure
         raise ValueError("shot_group_bars: there are no runs to draw")
     # A group without classes (null) is empty in every run of a data set.
     groups = [group for group in GROUPS if rows[0][group] is not None]
-    axes = axes or new_axes(1.6 + 1.1 * len(methods))
+    axes = axes or new_axes(max(1.6 + 1.1 * len(methods), 4.2))  # at least the legend
     width = 0.8 / len(groups)
     for k, group in enumerate(groups):
         values = [[row[group] for row in rows if row["method"] == method] for method in methods]

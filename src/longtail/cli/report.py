@@ -1,0 +1,114 @@
+"""`longtail report`: one HTML page on finished runs, and its plots as files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from longtail.cli.arguments import parse
+from longtail.cli.output import note, say, say_json
+from longtail.cli.setup import Unset
+from longtail.config import CONFIG_NAME
+from longtail.errors import LongtailError, UsageError
+
+if TYPE_CHECKING:
+    from longtail.run import Run
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page on finished runs: who gained and who lost, confidences, mistakes, training, settings.
+
+    The page holds everything and asks no network: open it anywhere, send it to anyone. Seeds of one method are
+    averaged. With plain cross-entropy among the runs, everything is shown against it.
+    """
+
+    runs: Positional[tuple[str, ...]]
+    """Run folders, or folders that hold run folders, such as that of a comparison"""
+    out: Unset[str] = None
+    """The file (default: report.html in the folder that was given, or here for several)"""
+    figures: Unset[str] = None
+    """Also write the plots as PNG and SVG files into this folder"""
+    data_root: Unset[str] = None
+    """Folder of the data sets, for example images (default: LONGTAIL_DATA, else ./.data)"""
+    no_images: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Show no images of the data set"""
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print JSON on stdout"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Do the verb; return the exit status."""
+    arguments = parse(Report, "report", words)
+    if not arguments.runs:
+        raise UsageError("no run is given", fix="longtail report RUN...; see longtail report --help")
+    folders, unfinished = find_runs([Path(name) for name in arguments.runs])
+    out = _file(arguments)
+    for folder in unfinished:
+        note(f"left out: {folder} is not finished (longtail train --resume --out {shlex.quote(str(folder))})")
+    from longtail.report.html import report_page
+    from longtail.run import Run
+
+    runs = [Run(folder) for folder in folders]
+    text = report_page(runs, data_root=arguments.data_root, images=not arguments.no_images)
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LongtailError(f"{out} cannot be written: {error.strerror}", fix="choose another --out") from error
+    figures = _figures(runs, arguments.figures)
+    if arguments.json:
+        plain = {"runs": [str(folder) for folder in folders], "unfinished": [str(folder) for folder in unfinished]}
+        say_json({"path": str(out), **plain, "figures": [str(path) for path in figures]})
+    else:
+        drawn = f", {len(figures)} figure files" if figures else ""
+        note(f"{len(runs)} run(s), {len(text.encode()) / 1e6:.1f} MB{drawn}")
+        say(str(out))
+    return 0
+
+
+def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the run folders that are given or lie within those given, each once, and unfinished ones among the latter.
+
+    Raises:
+        LongtailError: A folder is none, or holds no finished run.
+    """
+    found: dict[Path, Path] = {}
+    unfinished: list[Path] = []
+    for folder in folders:
+        if (folder / CONFIG_NAME).exists() or not folder.is_dir():
+            found.setdefault(folder.resolve(), folder)  # what is no run is told when it is read
+            continue
+        within = sorted(path.parent for path in folder.rglob(CONFIG_NAME))
+        finished = [path for path in within if (path / "metrics.json").exists()]
+        if not finished:
+            raise LongtailError(f"{folder} is not a run folder, and none that is finished lies within it")
+        unfinished += [path for path in within if path not in finished]
+        for path in finished:
+            found.setdefault(path.resolve(), path)
+    return list(found.values()), unfinished
+
+
+def _file(arguments: Report) -> Path:
+    """Return where the page goes; found wrong before anything is computed."""
+    if arguments.out is None:
+        first = Path(arguments.runs[0])
+        return first / "report.html" if len(arguments.runs) == 1 and first.is_dir() else Path("report.html")
+    out = Path(arguments.out)
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder", fix=f"--out {out / 'report.html'}")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    return out
+
+
+def _figures(runs: Sequence[Run], folder: str | None) -> list[Path]:
+    if folder is None:
+        return []
+    from longtail.report.paper import write_figures
+
+    return write_figures(runs, Path(folder))

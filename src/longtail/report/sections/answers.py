@@ -1,0 +1,86 @@
+"""What a run answered on its test images: everything that the page tells of single images."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longtail.errors import LongtailError
+from longtail.evaluation import expert_agreement, expert_assignment
+from longtail.evaluation.checks import check_logits
+from longtail.networks import multiplications
+from longtail.run import Run
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A run's answers; the logits themselves are not kept, since those of thousands of classes fill the memory.
+
+    Attributes:
+        targets: True classes, (N,).
+        predictions: Predicted classes, (N,).
+        confidences: Probability of the predicted class, (N,), within 0..1.
+        agreement: Of a run with experts, from `longtail.evaluation.expert_agreement`.
+        assignment: Of a run with experts and routers, from `longtail.evaluation.expert_assignment`.
+    """
+
+    targets: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+    agreement: Mapping[str, Any] | None = None
+    assignment: Mapping[str, Any] | None = None
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is right, (N,)."""
+        right: NDArray[np.bool_] = self.predictions == self.targets
+        return right
+
+
+def read_answers(run: Run) -> Answers:
+    """Read the answers of a finished run.
+
+    Raises:
+        LongtailError: They are missing, damaged, or of another number of classes.
+    """
+    path = run.path / "test_logits.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in ("logits", "targets", "expert_logits") if name in content}
+        logits, targets = check_logits(arrays["logits"], arrays["targets"])
+        if logits.shape[1] != len(run.task.class_counts):
+            raise ValueError(f"{logits.shape[1]} classes, but the run has {len(run.task.class_counts)}")
+        experts = _experts(run, arrays.get("expert_logits"), targets, logits)
+    except FileNotFoundError:
+        raise LongtailError(
+            f"{run.path} has no {path.name}, which the report is made from", fix="train the run again in a new folder"
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise LongtailError(f"{path} is damaged: {error}", fix="train the run again in a new folder") from error
+    return Answers(targets, logits.argmax(1), _confidences(logits), **experts)
+
+
+def _confidences(logits: NDArray[np.floating], rows: int = 2048) -> NDArray[np.float64]:
+    """Return the softmax probability of the highest logit, (N,), some rows at a time: thousands of classes are many."""
+    found = [np.zeros(0)]
+    for start in range(0, len(logits), rows):
+        part = logits[start : start + rows].astype(np.float64)
+        found.append(1 / np.exp(part - part.max(1, keepdims=True)).sum(1))  # exp(0), over the sum
+    return np.concatenate(found)
+
+
+def _experts(
+    run: Run, each: NDArray[Any] | None, targets: NDArray[np.int64], logits: NDArray[Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Compare the experts, or tell how far images went where routers chose between them."""
+    if each is None:
+        return {}
+    if not np.isnan(each).any():
+        return {"agreement": expert_agreement(each, targets, logits)}
+    costs = multiplications(run.network, run.task.image_shape)
+    return {"assignment": expert_assignment(each, targets, logits, costs)}
