@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["LongtailError", "Run", "UsageError", "__version__", "load", "train"]
+__all__ = ["LongTailClassifier", "LongtailError", "Run", "UsageError", "__version__", "load", "train"]
 
 if TYPE_CHECKING:
     from longtail.errors import LongtailError, UsageError
+    from longtail.estimator import LongTailClassifier
     from longtail.run import Run, load, train
 
 _HOMES = {
+    "LongTailClassifier": "longtail.estimator",
     "LongtailError": "longtail.errors",
     "UsageError": "longtail.errors",
     "Run": "longtail.run",

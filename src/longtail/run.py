@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError
+from longtail.evaluation import Posterior, fit_posterior
 from longtail.networks import Network, Teacher
 from longtail.request import Task, build_recipe, build_run_network, network_shape
 from longtail.session import train
@@ -131,9 +134,39 @@ class Run:
         """Return the predicted class numbers of images, (N,), int64; see `logits` for the images."""
         return np.asarray(self.logits(images).argmax(axis=1))
 
-    def predict_proba(self, images: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
-        """Return the class probabilities of images, (N, C), float32; see `logits` for the images."""
-        return np.asarray(torch.from_numpy(self.logits(images)).softmax(dim=1).numpy())
+    @cached_property
+    def posterior(self) -> Posterior:
+        """How logits become class probabilities, fitted on the test images, which no method trains on.
+
+        Where their logits are not there any more, it is the plain softmax, and its ``held_out`` is 0.
+
+        Raises:
+            LongtailError: The logits are damaged.
+        """
+        path = self.path / "test_logits.npz"
+        if not path.exists():
+            return Posterior(self.task.class_counts)
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return fit_posterior(content["logits"], content["targets"], self.task.class_counts)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise LongtailError(
+                f"{path} is damaged: {error}", fix="without the file, confidences are left as the network has them"
+            ) from error
+
+    def predict_proba(
+        self, images: np.ndarray[Any, Any] | Tensor, prior: ArrayLike | None = None
+    ) -> np.ndarray[Any, Any]:
+        """Return the calibrated class probabilities of images, (N, C), float32.
+
+        Args:
+            images: See `logits`.
+            prior: How frequent the classes are where the images come from, (C,); None: as the model has it.
+
+        Raises:
+            ValueError: The images or the prior have another type or shape.
+        """
+        return self.posterior.probabilities(self.logits(images), prior).astype(np.float32)
 
 
 def load(path: str | Path) -> Run:

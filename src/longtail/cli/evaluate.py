@@ -15,7 +15,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
-from longtail.cli.experts import show_experts
+from longtail.cli.experts import show_assignment, show_experts
 from longtail.cli.output import percent, say, say_json, say_table
 from longtail.config import read_config
 from longtail.errors import LongtailError, UsageError
@@ -42,6 +42,10 @@ class Evaluate:
     """Imbalance factor of the forward or backward test distribution"""
     experts: Annotated[bool, arg(help_behavior_hint="")] = False
     """Compare the experts of a run that has several: each one's accuracies, agreement, what their average gains"""
+    aggregate: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Learn how much to trust each expert from the unlabelled test images, balanced, forward and backward (SADE)"""
+    data_root: Annotated[str | None, arg(help_behavior_hint="")] = None
+    """Folder of the data sets, for --aggregate (default: LONGTAIL_DATA, else ./.data)"""
     json: Annotated[bool, arg(help_behavior_hint="")] = False
     """Print JSON on stdout"""
 
@@ -64,7 +68,7 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         LongtailError: The folder holds no finished run, or its logits are damaged.
         UsageError: The test imbalance is below 1, or experts are asked for and there are none.
     """
-    from longtail.evaluation import expert_agreement, metrics
+    from longtail.evaluation import metrics
 
     folder = Path(arguments.run)
     config, more = read_config(folder)
@@ -74,10 +78,12 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         scores = metrics(logits, targets, task["class_counts"], rule=arguments.rule)
         comparison: dict[str, Any] = {}
         if arguments.experts:
-            comparison["experts"] = expert_agreement(read_logits(folder, "expert_logits")[0], targets, logits)
+            comparison = _of_experts(folder, logits, targets)
     except ValueError as error:
         raise LongtailError(f"{folder / 'test_logits.npz'} does not fit its run: {error}") from error
     prior = class_prior(task["class_counts"], arguments.distribution, arguments.test_imbalance)
+    if arguments.aggregate:
+        comparison["aggregation"] = _aggregated(folder, arguments)
     return {
         "path": str(folder),
         "method": config.method,
@@ -87,6 +93,7 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "seed": config.seed,
         "rule": arguments.rule,
         **scores,
+        "calibrated": calibrated(logits, targets, task["class_counts"]),
         "distribution": arguments.distribution,
         "test_imbalance": 1.0 if arguments.distribution == "balanced" else arguments.test_imbalance,
         "expected_top1": expected_accuracy(scores["per_class"], prior),
@@ -94,6 +101,46 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "class_names": task["class_names"],
         **comparison,
     }
+
+
+def _of_experts(folder: Path, logits: NDArray[Any], targets: NDArray[Any]) -> dict[str, Any]:
+    """Compare the experts of a run; where routers chose between them, tell how far images went."""
+    from longtail.evaluation import expert_agreement, expert_assignment
+
+    each, _ = read_logits(folder, "expert_logits")
+    if not np.isnan(each).any():
+        return {"experts": expert_agreement(each, targets, logits)}
+    from longtail.networks import multiplications
+    from longtail.run import Run
+
+    run = Run(folder)
+    return {"assignment": expert_assignment(each, targets, logits, multiplications(run.network, run.task.input_shape))}
+
+
+def _aggregated(folder: Path, arguments: Evaluate) -> dict[str, Any]:
+    """Learn weights of the experts of a run on its test images."""
+    from longtail.cli.aggregate import aggregate
+    from longtail.report.measure import data_of
+    from longtail.run import Run
+
+    run = Run(folder)
+    names: tuple[Distribution, ...] = ("balanced", "forward", "backward")
+    priors: dict[str, NDArray[np.float64]] = {
+        name: class_prior(run.task.class_counts, name, arguments.test_imbalance) for name in names
+    }
+    tests = aggregate(run, data_of(run, arguments.data_root).test, priors)
+    return {"test_imbalance": arguments.test_imbalance, "tests": tests}
+
+
+def calibrated(logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequence[int]) -> dict[str, float | None]:
+    """Return what `longtail predict` makes of confidences: temperature, prior strength, and the error that is left.
+
+    The error, in percent, is measured on images that were left out of the fit; None where there are too few.
+    """
+    from longtail.evaluation import calibration_gain, fit_posterior
+
+    found, gain = fit_posterior(logits, targets, class_counts), calibration_gain(logits, targets, class_counts)
+    return {"temperature": found.temperature, "tau": found.tau, "ece": None if gain is None else 100 * gain[1]}
 
 
 def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArray[Any]]:
@@ -166,6 +213,7 @@ def _show(report: dict[str, Any]) -> None:
     }
     for name, title in names.items():
         summary.add_row(title, percent(report[name]))
+    summary.add_row("the same, calibrated", percent(report["calibrated"]["ece"]))
     worst = report["worst_class"]
     summary.add_row("worst class", f"{worst['accuracy']:.1f} ({report['class_names'][worst['class']]})")
     if report["distribution"] != "balanced":
@@ -181,3 +229,9 @@ def _show(report: dict[str, Any]) -> None:
     say_table(classes)
     if "experts" in report:
         show_experts(report["experts"], report["class_names"])
+    if "assignment" in report:
+        show_assignment(report["assignment"])
+    if "aggregation" in report:
+        from longtail.cli.aggregate import show_aggregation
+
+        show_aggregation(report["aggregation"])

@@ -1,0 +1,191 @@
+"""Answers of a trained run on image files: found, decoded and answered in batches; bad files are named and skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longtail.data import Problem, read_image
+from longtail.data.decode import Pixels, UnreadableError
+from longtail.data.folder import files_below
+from longtail.data.scan import Tell, in_parallel
+from longtail.errors import LongtailError, UsageError
+from longtail.request import Task
+from longtail.run import Run
+from longtail.training.inference import network_logits
+from longtail.training.runtime import Runtime, pick_device
+
+Floats = NDArray[np.float64]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run says of one file.
+
+    Attributes:
+        path: The file.
+        classes: Names of the likeliest classes, the likeliest first.
+        confidences: Their probabilities.
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    confidences: tuple[float, ...]
+
+
+def predict_files(
+    run: Run,
+    images: Sequence[str | os.PathLike[str]],
+    *,
+    top_k: int = 1,
+    prior: Floats | None = None,
+    device: str = "auto",
+    tell: Tell | None = None,
+) -> tuple[list[Answer], list[Problem]]:
+    """Answer image files.
+
+    Args:
+        run: A finished run.
+        images: Files and folders; folders are searched to any depth, in sorted order.
+        top_k: Classes in each answer, cut to the number of classes.
+        prior: How frequent the classes are where the images come from, (C,); None: as the model has it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        tell: Hears of progress.
+
+    Returns:
+        One answer for each file that can be read, in order, and what was wrong with the others.
+
+    Raises:
+        UsageError: ``top_k`` is below 1, or the run was not trained on square images of one or three channels.
+        LongtailError: The run is not finished or damaged, or a prior is given and there is nothing to fit it to.
+    """
+    if top_k < 1:
+        raise UsageError(f"top_k is {top_k}; it must be at least 1")
+    posterior = run.posterior
+    if prior is not None and not posterior.held_out:
+        raise LongtailError(
+            f"{run.path} has no test_logits.npz, from which one would know which prior the model has already",
+            fix="leave --prior out, or train the run again",
+        )
+    problems: list[Problem] = []
+    paths = find_files(images, problems)
+    target = pick_device(device)
+    teacher, plain = run.teacher().to(target), run.task.plain_transforms()
+    runtime = Runtime(str(target), threads=torch.get_num_threads())
+    answers: list[Answer] = []
+    decoded = _readable(paths, run.task, problems, tell or _tell_nobody)
+    while batch := list(islice(decoded, _BATCH)):
+        pixels = torch.from_numpy(np.stack([image for _, image in batch]))
+        logits = network_logits(teacher, pixels, plain, runtime).cpu().numpy()
+        found = posterior.probabilities(logits, prior)
+        answers += [
+            _answer(path, row, run.task.class_names, top_k) for (path, _), row in zip(batch, found, strict=True)
+        ]
+    return answers, problems
+
+
+def _answer(path: Path, probabilities: Floats, names: Sequence[str], top_k: int) -> Answer:
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return Answer(shown(path), tuple(names[k] for k in order), tuple(float(probabilities[k]) for k in order))
+
+
+def find_files(images: Sequence[str | os.PathLike[str]], problems: list[Problem]) -> list[Path]:
+    """Return the files that were named and those in folders that were named, each once.
+
+    Args:
+        images: Files and folders.
+        problems: Where folders that cannot be read are added.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, images):
+        if path.is_dir():
+            below: list[Problem] = []
+            found |= dict.fromkeys(files_below(path, below))
+            problems += [replace(problem, path=shown(path / problem.path)) for problem in below]
+        else:
+            found[path] = None
+    return list(found)
+
+
+def shown(path: Path) -> str:
+    """Return a path that can be written as UTF-8, whatever bytes the file system holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def read_for(task: Task, path: Path) -> Pixels:
+    """Read an image file as the run behind a task expects it: uint8, (channels, side, side).
+
+    Raises:
+        UnreadableError: The file gives no pixels.
+        UsageError: The run was not trained on square images of one or three channels.
+    """
+    channels, height, width = task.image_shape
+    if channels not in (1, 3) or height != width:
+        raise UsageError(
+            f"the run was trained on images {task.image_shape}; files can be read as squares of 1 or 3 channels",
+            fix="give arrays to Run.predict instead",
+        )
+    pixels = read_image(path, height)
+    return pixels if channels == 3 else grey(pixels)
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Return the luma (ITU-R 601) of RGB pixels (3, H, W) as (1, H, W), rounded as Pillow does."""
+    red, green, blue = pixels.astype(np.uint32)
+    luma: Pixels = ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)[None]
+    return luma
+
+
+def read_images(
+    task: Task, images: Sequence[str | os.PathLike[str]], most: int | None = None
+) -> tuple[Tensor, list[Problem]]:
+    """Read image files as the run behind a task expects them.
+
+    Args:
+        task: The run's.
+        images: Files and folders.
+        most: Stop after so many; None: read all.
+
+    Returns:
+        uint8 (N, channels, side, side), and what was wrong with files that cannot be read.
+
+    Raises:
+        UsageError: The run was not trained on square images of one or three channels.
+    """
+    problems: list[Problem] = []
+    paths = find_files(images, problems)
+    found = [pixels for _, pixels in islice(_readable(paths, task, problems, _tell_nobody), most)]
+    stacked = np.stack(found) if found else np.empty((0, *task.image_shape), dtype=np.uint8)
+    return torch.from_numpy(stacked), problems
+
+
+def _readable(paths: Sequence[Path], task: Task, problems: list[Problem], tell: Tell) -> Iterator[tuple[Path, Pixels]]:
+    """Decode files in threads and yield those that give pixels; the others are added to the problems."""
+    decoded = in_parallel(partial(_read, task), paths, "predicting", tell)
+    for path, pixels in zip(paths, decoded, strict=True):
+        if isinstance(pixels, UnreadableError):
+            problems.append(Problem(shown(path), pixels.kind, pixels.detail))
+        else:
+            yield path, pixels
+
+
+def _read(task: Task, path: Path) -> Pixels | UnreadableError:
+    try:
+        return read_for(task, path)
+    except UnreadableError as error:
+        return error
+
+
+def _tell_nobody(what: str, done: int, total: int) -> None:
+    """Hear of progress and say nothing."""
