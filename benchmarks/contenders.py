@@ -21,7 +21,8 @@ from longtail.data import long_tail_counts
 from longtail.errors import LongtailError
 from longtail.networks import Network, build_network
 from longtail.training.budget import Context, augmentation_for, budget_for
-from longtail.training.loop import InterruptedRunError, SilentReporter, Training
+from longtail.training.loop import InterruptedRunError, Training
+from longtail.training.progress import SilentReporter
 from longtail.training.recipe import Shape
 from longtail.training.runtime import Runtime
 from longtail.training.world import World

@@ -27,7 +27,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from contenders import BATCH, load_images, make_training, new_network, wait
 from longtail.training.loader import StageLoader
-from longtail.training.loop import InterruptedRunError, SilentReporter, Training
+from longtail.training.loop import InterruptedRunError, Training
+from longtail.training.progress import SilentReporter
 from longtail.training.runtime import Runtime, pick_device, settle, thread_count
 from longtail.types import Batch, Progress
 

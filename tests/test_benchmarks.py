@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("contenders", "throughput", "profile_epoch", "experts"):
+    for name in ("contenders", "throughput", "profile_epoch", "experts", "meta"):
         sys.modules.pop(name, None)
 
 
@@ -94,3 +94,28 @@ def test_experts_are_measured_both_ways_beside_a_plain_step(scripts, capsys):
     }
     for kind, best in report["faster"].items():
         assert best["plain_steps"] == min(cost[name] for name in cost if name.startswith(kind))
+
+
+def test_meta_steps_are_measured_beside_a_plain_step_and_the_double_backward(scripts, capsys):
+    import meta
+
+    words = ["--steps", "1", "--repeats", "1", "--threads", "1", "--precision", "fp32", "--batch-size", "4", "--json"]
+    meta.main(words)
+    report = json.loads(capsys.readouterr().out)
+    cost = {row["contender"]: row["plain_steps"] for row in report["rows"]}
+    assert cost["plain"] == 1
+    assert {"da-meta", "l2rw", "meta-weight-net", "double backward", "part: derivative"} < set(cost)
+    assert all(value > 0 for value in cost.values())
+
+
+def test_the_double_backward_of_the_benchmark_is_the_same_step(scripts):
+    import torch
+
+    import meta
+    from longtail.training.runtime import Runtime
+
+    losses = []
+    for kind in (meta.MetaStep, meta.DoubleBackwardStep):
+        torch.manual_seed(0)
+        losses.append(kind(Runtime(), 4, meta.da_meta()).loss())
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)

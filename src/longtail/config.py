@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ class RunConfig:
         precision: As asked: ``auto``, ``bf16`` or ``fp32``.
         eval_every: Epochs between evaluations on the test set (for the record only; nothing is chosen by them).
         teacher: Folder of the finished run that teaches, for methods that learn from one.
+        source: Folder or list that images from files were read from.
+        fingerprint: Digest of their contents with class and split.
+        image_size: Side to which they were scaled.
+        weights: What the backbone starts from: ``none``, ``imagenet`` or the absolute path of a file.
+        freeze_backbone: Whether the backbone stays as it begins, so that stages train on stored features.
+        crop_size: Side of the part of photographs that the network sees; None: the whole image.
     """
 
     dataset: str
@@ -53,10 +60,17 @@ class RunConfig:
     precision: str = "auto"
     eval_every: int = 10
     teacher: str | None = None
+    source: str | None = None
+    fingerprint: str | None = None
+    image_size: int | None = None
+    weights: str = "none"
+    freeze_backbone: bool = False
+    crop_size: int | None = None
 
     def differences(self, other: RunConfig) -> list[str]:
         """Return what differs, one ``name: ours, theirs`` each."""
-        mine, theirs = _flat(asdict(self)), _flat(asdict(other))
+        # Where the files lie makes no difference: the fingerprint says whether they are the same.
+        mine, theirs = _flat(asdict(replace(self, source=None))), _flat(asdict(replace(other, source=None)))
         return [
             f"{key} {mine.get(key)!r} here, {theirs.get(key)!r} there"
             for key in dict.fromkeys([*mine, *theirs])
@@ -116,7 +130,9 @@ def _git_commit() -> str | None:
 def write_config(folder: Path, config: RunConfig, **more: Any) -> None:
     """Write ``config.yaml``: the request and, beside it, what else is needed to understand and load the run."""
     text = yaml.safe_dump({"run": _plain(asdict(config)), **_plain(more)}, sort_keys=False, allow_unicode=True)
-    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+    part = folder / f".{CONFIG_NAME}.{os.getpid()}.part"  # a kill leaves no half of a configuration
+    part.write_text(text, encoding="utf-8")
+    part.replace(folder / CONFIG_NAME)
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from longtail.config import RunConfig
 from longtail.data import LongTailData
 from longtail.errors import UsageError
 from longtail.methods.options import assign, convert
-from longtail.networks import Network, Teacher
-from longtail.training.budget import Budget, Context, augmentation_for, budget_for, default_backbone
+from longtail.networks import Network, Teacher, normalisation
+from longtail.networks.weights import IMAGENET, NO_WEIGHTS
+from longtail.training import photos
+from longtail.training.budget import Budget, Context, augmentation_for, budget_for, default_backbone, family
+from longtail.training.frozen import frozen
 from longtail.training.recipe import Recipe, Shape
 
 
@@ -32,6 +35,7 @@ class Task:
         image_shape: (C, H, W).
         mean: Mean of each channel, of pixels in 0..1.
         std: Standard deviation of each channel.
+        crop_size: Side of the part in the middle that the network sees of an image; None: all of it.
     """
 
     name: str
@@ -40,22 +44,35 @@ class Task:
     image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_size: int | None = None
 
     @classmethod
-    def of(cls, data: LongTailData) -> Task:
-        """Return the task of a data set."""
-        return cls(data.name, tuple(data.class_counts), data.class_names, data.image_shape, data.mean, data.std)
+    def of(cls, data: LongTailData, config: RunConfig | None = None) -> Task:
+        """Return the task of a data set, with the crop and the normalisation that a request asks for."""
+        plain = cls(data.name, tuple(data.class_counts), data.class_names, data.image_shape, data.mean, data.std)
+        if config is None:
+            return plain
+        mean, std = data.mean, data.std
+        if (used := normalisation(config.backbone, config.weights)) and len(used[0]) == len(mean):
+            mean, std = used
+        return replace(plain, mean=mean, std=std, crop_size=config.crop_size)
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Task:
         """Return the task that was written to a run's configuration."""
-        kept: dict[str, Any] = {f.name: values[f.name] for f in fields(cls)}
+        kept: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values or f.default is MISSING}
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}
         return cls(**plain)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of what the network sees."""
+        channels, *sides = self.image_shape
+        return (channels, *(sides if self.crop_size is None else (self.crop_size, self.crop_size)))
+
     def plain_transforms(self) -> Compose:
         """Return the test-time transforms."""
-        return Compose((Normalize(self.mean, self.std),))
+        return photos.test_transforms(self.crop_size, Normalize(self.mean, self.std))
 
 
 def build_recipe(config: RunConfig, task: Task, teacher: Teacher | None = None) -> Recipe:
@@ -76,13 +93,15 @@ def build_recipe(config: RunConfig, task: Task, teacher: Teacher | None = None) 
         class_counts=task.class_counts,
         protocol=config.protocol,
         budget=budget,
-        augment=augmentation_for(task.name, task.mean, task.std),
+        augment=augmentation_for(task.name, task.mean, task.std, min(task.input_shape[1:])),
         plain=task.plain_transforms(),
         dev_per_class=config.dev_per_class,
         teacher=teacher,
+        dataset=task.name,
     )
     try:
-        return methods.build(config.method, context, config.options)
+        recipe = methods.build(config.method, context, config.options)
+        return frozen(recipe, config.method, context) if config.freeze_backbone else recipe
     except ValueError as error:  # a loss or sampler refused an option
         raise UsageError(f"{config.method}: {error}") from error
 
@@ -111,6 +130,9 @@ def make_config(
     eval_every: int | None,
     options: Mapping[str, Any],
     teacher: str | Path | None = None,
+    weights: str | Path = NO_WEIGHTS,
+    freeze_backbone: bool = False,
+    crop_size: int | None = None,
 ) -> RunConfig:
     """Settle a request: names checked, the protocol's budget with the given changes, the method's options by type.
 
@@ -120,7 +142,12 @@ def make_config(
     name = methods.canonical(method)
     if seed < 0:
         raise UsageError(f"seed is {seed}; it must be at least 0")
-    budget, rest = _budget(data.name, name, protocol, options)
+    if weights not in (NO_WEIGHTS, IMAGENET):
+        weights = Path(weights).absolute()
+    if freeze_backbone and protocol == "published":
+        raise UsageError("nobody published numbers with a frozen backbone", fix="use --protocol common or quick")
+    start: photos.Start = "frozen" if freeze_backbone else "scratch" if weights == NO_WEIGHTS else "pretrained"
+    budget, rest = _budget(data, name, protocol, start, options)
     parts = methods.parse(name)
     arguments = assign([methods.part_options(part) for part in parts], rest, also=[f.name for f in fields(Budget)])
     given = {
@@ -129,7 +156,9 @@ def make_config(
     if teacher is not None and not methods.takes_teacher(name):
         known = ", ".join(part for part in methods.names() if methods.takes_teacher(part))
         raise UsageError(f"{name} learns from no teacher", fix=f"leave --teacher out; methods that take one: {known}")
-    every = max(1, budget.epochs // 20) if eval_every is None else eval_every
+    # With stored features a look at the test set takes longer than all the training before it.
+    looks = 1 if freeze_backbone else 20
+    every = max(1, budget.epochs // looks) if eval_every is None else eval_every
     if every < 1:
         raise UsageError(f"eval_every is {every}; it must be at least 1 epoch")
     return RunConfig(
@@ -141,33 +170,62 @@ def make_config(
         dev_per_class=0 if data.dev is None else len(data.dev) // data.num_classes,
         protocol=protocol,
         seed=seed,
-        backbone=backbone or default_backbone(data.name),
+        backbone=backbone or default_backbone(data.name, data.image_shape),
         budget=asdict(budget),
         options=given,
         precision=precision,
         eval_every=every,
         teacher=None if teacher is None else str(teacher),
+        source=None if data.origin is None else data.origin.path,
+        fingerprint=None if data.origin is None else data.origin.fingerprint,
+        image_size=None if data.origin is None else data.origin.image_size,
+        weights=str(weights),
+        freeze_backbone=freeze_backbone,
+        crop_size=_crop(data, crop_size),
     )
 
 
-def usual_budget(dataset: str, method: str, protocol: str) -> Budget:
+def _crop(data: LongTailData, asked: int | None) -> int | None:
+    """Return the side that the network sees of each image; None for all of it.
+
+    Raises:
+        UsageError: It is out of range, or the data are no photographs.
+    """
+    side = min(data.image_shape[1:])
+    if asked is not None and family(data.name) != "photos":
+        raise UsageError(f"crop_size is for photographs; {data.name} is trained on whole images")
+    if asked is not None and not 8 <= asked <= side:
+        raise UsageError(
+            f"crop_size is {asked}; it must be within 8..{side}, the side of the images", fix="see also --image-size"
+        )
+    crop = asked or (photos.usual_crop(side) if family(data.name) == "photos" else side)
+    return None if crop == side else crop
+
+
+def usual_budget(dataset: str, method: str, protocol: str, start: photos.Start = "scratch") -> Budget:
     """Return the budget of a method under a protocol, before any change."""
-    budget = budget_for(dataset, protocol)
-    return replace(budget, **methods.published_budget(method)) if protocol == "published" else budget
+    budget = budget_for(dataset, protocol, start)
+    return replace(budget, **methods.published_budget(method, dataset)) if protocol == "published" else budget
 
 
-def _budget(dataset: str, method: str, protocol: str, options: Mapping[str, Any]) -> tuple[Budget, dict[str, Any]]:
+def _budget(
+    data: LongTailData, method: str, protocol: str, start: photos.Start, options: Mapping[str, Any]
+) -> tuple[Budget, dict[str, Any]]:
     """Return the protocol's budget with the changes among the options, and the options that are not the budget's."""
     hints = typing.get_type_hints(Budget)
     changes = {k.replace("-", "_"): v for k, v in options.items() if k.replace("-", "_") in hints}
     changes = {k: convert(k, v, hints[k]) for k, v in changes.items() if v is not None}
     rest = {k: v for k, v in options.items() if k.replace("-", "_") not in hints}
-    budget = usual_budget(dataset, method, protocol)
+    budget = usual_budget(data.name, method, protocol, start)
+    if family(data.name) == "photos" and "batch_size" not in changes:
+        batch = photos.batch_for(budget.batch_size, len(data.train))
+        budget = replace(budget, batch_size=batch, lr=budget.lr * batch / budget.batch_size)
     if "epochs" in changes:
         budget = budget.scaled(changes["epochs"])
     return replace(budget, **changes), rest
 
 
 def default_folder(config: RunConfig) -> Path:
-    """Return ``runs/DATASET-ifIF-METHOD-PROTOCOL-sSEED``."""
-    return Path("runs") / f"{config.dataset}-if{config.imbalance:g}-{config.method}-{config.protocol}-s{config.seed}"
+    """Return ``runs/DATASET-ifIF-METHOD-PROTOCOL-sSEED``, with ``-frozen`` behind the method where it is."""
+    method = f"{config.method}-frozen" if config.freeze_backbone else config.method
+    return Path("runs") / f"{config.dataset}-if{config.imbalance:g}-{method}-{config.protocol}-s{config.seed}"

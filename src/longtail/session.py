@@ -12,18 +12,20 @@ from torch import distributed as dist
 
 from longtail import data as datasets
 from longtail import methods
-from longtail.config import RunConfig, provenance, read_config
+from longtail.borrowing import first_stage_state, teacher_of
+from longtail.config import RunConfig, provenance
 from longtail.data import LongTailData
-from longtail.errors import UsageError
+from longtail.evaluation import experts_used
 from longtail.evaluation import metrics as evaluate
 from longtail.folder import RunFolder
-from longtail.networks import Network, Teacher
+from longtail.networks import Network
 from longtail.request import Task, build_recipe, build_run_network, default_folder, make_config, network_shape
 from longtail.training.inference import network_logits
-from longtail.training.loader import check_batch_size
-from longtail.training.loop import Position, Reporter, SilentReporter, Training
+from longtail.training.loader import check_batch_size, placed
+from longtail.training.loop import Training
+from longtail.training.pretrained import from_weights
+from longtail.training.progress import Reporter, SilentReporter
 from longtail.training.runtime import Runtime, pick_device, settle, thread_count
-from longtail.training.state import load_state
 from longtail.training.stop import StopRequest
 from longtail.training.world import World, joined
 
@@ -57,12 +59,17 @@ def train(
     download: bool = False,
     reporter: Reporter | None = None,
     runtime: Runtime | None = None,
+    image_size: int | None = None,
+    strict: bool = False,
+    weights: str | Path = "none",
+    freeze_backbone: bool = False,
+    crop_size: int | None = None,
     **options: Any,
 ) -> Run:
     """Train a method on a data set and evaluate it; the result is a run folder.
 
     Args:
-        data: Name of a data set, or a loaded one.
+        data: Name of a data set, path of images (docs/data.md), or a loaded data set.
         method: ``METHOD`` or ``METHOD+MODIFIER+...``; see `longtail.methods.names`.
         imbalance: Imbalance factor; None: the data set's default.
         profile: ``exp`` or ``step``.
@@ -85,6 +92,11 @@ def train(
         reporter: Hears the progress.
         runtime: Settled choices to take over as they are; None: settle what is open by a short measurement. A
             comparison hands on those of its first run, so that all its runs compute alike.
+        image_size: Side to which images from files are scaled; None: chosen from their own sizes.
+        strict: Whether any problem with an image file is an error.
+        weights: What the backbone starts from (docs/photographs.md): ``none``, ``imagenet``, or the path of a file.
+        freeze_backbone: Leave the backbone as it begins: compute features once, and train classifiers on them.
+        crop_size: Side of the part of photographs that the network sees; None: all, but 224 where 256 are stored.
         **options: Fields of the budget (``epochs``, ``lr`` ...) and of the method, by name.
 
     Returns:
@@ -105,6 +117,8 @@ def train(
             root=data_root,
             dev_per_class=dev_per_class,
             download=download,
+            image_size=image_size,
+            strict=strict,
         )
     config = make_config(
         data,
@@ -117,11 +131,14 @@ def train(
         eval_every=eval_every,
         options=options,
         teacher=teacher,
+        weights=weights,
+        freeze_backbone=freeze_backbone,
+        crop_size=crop_size,
     )
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
     target = pick_device(device if runtime is None else runtime.device)
     with joined(target) as world:
-        session = _Session(config, data, folder, world, reporter or SilentReporter())
+        session = Session(config, data, folder, world, reporter or SilentReporter())
         folder.claim(config, resume)
         world.barrier()
         if not folder.finished:
@@ -130,35 +147,15 @@ def train(
     return load(folder.path)
 
 
-def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
-    """Load the run that a request names as its teacher; None where it names none.
-
-    Raises:
-        UsageError: It was trained on other classes or images.
-        LongtailError: There is no finished run.
-    """
-    from longtail.run import load
-
-    if config.teacher is None:
-        return None
-    run = load(config.teacher)
-    if run.task.class_names != task.class_names or run.task.image_shape != task.image_shape:
-        raise UsageError(
-            f"{config.teacher} was trained on {run.task.name}, with other classes or another image size than {task.name}",
-            fix="give a teacher of the same data set",
-        )
-    return run.teacher()
-
-
-class _Session:
+class Session:
     """A run under way: what the training loop asks of the outside, answered for one folder and data set."""
 
     def __init__(
         self, config: RunConfig, data: LongTailData, folder: RunFolder, world: World, reporter: Reporter
     ) -> None:
         self.config = config
-        self.data = data
-        self.task = Task.of(data)
+        self.data = data.with_dev_in_train() if methods.trains_on_dev(config.method) else data
+        self.task = Task.of(self.data, config)
         self.recipe = build_recipe(config, self.task, teacher_of(config, self.task))
         self.folder = folder
         self.world = world
@@ -181,15 +178,17 @@ class _Session:
         """Train from the start or from the saved state, evaluate and write everything."""
         for stage in self.recipe.stages:
             check_batch_size(stage, len(self.data.train), self.world)
-        network = build_run_network(self.config, self.task, self.recipe)
-        network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = self.folder.load_state()
+        config = self.config
+        self.recipe = from_weights(self.recipe, config.backbone, config.weights, fresh=state is None)
+        network = build_run_network(config, self.task, self.recipe)
+        network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is None:
             runtime = settled or self._settle(network, device, threads, compile)
         else:  # as it was begun, on the device that this process was given
             runtime = replace(Runtime(**state["runtime"]), device=str(device))
         with thread_count(runtime.threads), self.stop.on_signals():
-            self.training = self._training(network, runtime)
+            self.training = self.make_training(network, runtime)
             if state is not None:
                 self._restore(state)
             elif stage1 is not None:
@@ -203,12 +202,13 @@ class _Session:
     def _settle(self, network: Network, device: torch.device, threads: str | int, compile: str) -> Runtime:
         runtime = settle(
             network,
-            self.task.image_shape,
+            self.task.input_shape,
             device=device,
             precision=self.config.precision,
             threads=threads,
             compile=compile,
-            total_images=len(self.data.train) * self.config.budget["epochs"],
+            # Features that are computed once are no reason to compile.
+            total_images=0 if self.config.freeze_backbone else len(self.data.train) * self.config.budget["epochs"],
         )
         if self.world.size > 1:  # every process must use what the main one measured
             choice = [runtime]
@@ -216,13 +216,14 @@ class _Session:
             runtime = replace(choice[0], device=str(device))
         return runtime
 
-    def _training(self, network: Network, runtime: Runtime) -> Training:
+    def make_training(self, network: Network, runtime: Runtime) -> Training:
+        """Return the training of a network of this run, at its beginning."""
         held_out = self.data.dev
         dev = None if held_out is None else (held_out.images.to(runtime.device), held_out.targets.to(runtime.device))
         return Training(
             self.recipe,
             network,
-            self.data.train.images.to(runtime.device),
+            placed(self.data.train.images, torch.device(runtime.device)),
             self.data.train.targets.to(runtime.device),
             self.task.plain_transforms(),
             shape=network_shape(self.config, self.task),
@@ -273,21 +274,12 @@ class _Session:
             self.folder.rewrite_history(self.history)
 
     def _take_stage1(self, base: Path) -> None:
-        """Put a finished run in the place of the first stage."""
-        there, _ = read_config(base)
-        if self.recipe.first_stage_of is None:
-            raise UsageError(f"{self.config.method} has no first stage that a finished run could stand in for")
-        shared = methods.parse(self.recipe.first_stage_of)
-        options = {key: value for key, value in self.config.options.items() if key.partition(".")[0] in shared}
-        wanted = replace(self.config, method=self.recipe.first_stage_of, options=options)
-        differences = wanted.differences(replace(there, eval_every=wanted.eval_every))
-        if differences:
-            raise UsageError(f"{base} is not the first stage of this run: {'; '.join(differences)}")
-        state = load_state(base / "state.pt")
-        if Position(**state["position"]).stage != 1:
-            raise UsageError(f"{base} is not finished", fix=f"longtail train --resume --out {base}")
+        """Put a finished run in the place of the first stage, or of the first few."""
+        state = first_stage_state(self.config, self.recipe, base)
         self.training.restore({**state, "optimizer": None})
-        self.history = [{**line, "stage": self.recipe.stages[0].name} for line in state["history"]]
+        self.history = list(state["history"])
+        if self.recipe.first_stages == 1:  # several keep the names that they have in that method
+            self.history = [{**line, "stage": self.recipe.stages[0].name} for line in self.history]
         self.best = state["best"]
         self.stage1 = str(base)
 
@@ -309,6 +301,7 @@ class _Session:
             "seed": self.config.seed,
             "epochs": self.config.budget["epochs"],
             **scores,
+            **({"experts_used": float(experts_used(raw.numpy()).mean())} if raw.ndim == 3 else {}),
             "class_counts": list(self.task.class_counts),
             "selection": "last-epoch",
             "best_test_epoch_top1": max(self.best or 0.0, scores["top1"]),

@@ -71,5 +71,6 @@ def test_any_option_reaches_the_method_unchanged(options):
 
 
 def test_shared_flags_are_the_same_in_both_verbs():
-    own = {"--method", "--seed", "--out", "--resume", "--stage1"}
-    assert set(flags(Train)) - own == set(flags(Compare)) - {"--methods", "--seeds", "--out"}
+    own = {"--method", "--seed", "--out", "--resume", "--stage1", "--teacher"}
+    grid = {"--methods", "--seeds", "--out", "--jobs", "--ray", "--time-limit"}
+    assert set(flags(Train)) - own == set(flags(Compare)) - grid

@@ -58,7 +58,7 @@ VERSION = longtail.__version__
     ("words", "told"),
     [
         (["trian"], "unknown verb 'trian'\n  did you mean train?"),
-        (["zzz"], "unknown verb 'zzz'\n  known: compare, evaluate, methods, train"),
+        (["zzz"], "unknown verb 'zzz'\n  known: compare, "),
         (["--quiet", "train"], "unknown option '--quiet' before the verb"),
         (["evaluate"], "RUN"),
         (["evaluate", "a", "b"], "unrecognized options: b"),

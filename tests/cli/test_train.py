@@ -15,6 +15,7 @@ from longtail import session
 from longtail.benchmark.grid import BUDGET_FIELDS
 from longtail.cli import progress
 from longtail.cli.train import Train
+from longtail.config import read_config
 
 
 def test_result_is_told_for_people(longtail, fast):
@@ -39,7 +40,7 @@ def test_json_is_the_metrics_and_options_reach_the_run(longtail, fast):
     assert said.json["path"] == "run"
     assert (said.json["method"], said.json["imbalance"], said.json["seed"]) == ("ldam", 10.0, 3)
     assert said.json == {**json.loads(Path("run/metrics.json").read_text()), "path": "run"}
-    config = session.read_config(Path("run"))[0]
+    config = read_config(Path("run"))[0]
     assert config.options == {"ldam.max_m": 0.3, "ldam.s": 20.0}
     assert config.budget["lr"] == 0.02
     assert config.budget["epochs"] == 2

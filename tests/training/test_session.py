@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import longtail
 from longtail.config import read_config
 from longtail.errors import UsageError
-from longtail.training.loop import SilentReporter
+from longtail.training.progress import SilentReporter
 from longtail.training.runtime import Runtime, settle, step_seconds
 
 KILLED = """

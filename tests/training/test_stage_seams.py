@@ -19,7 +19,7 @@ from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Teacher, build_network
 from longtail.sampling import ClassBalancedSampling, InstanceSampling
 from longtail.training.loader import StageLoader
-from longtail.training.loop import SilentReporter
+from longtail.training.progress import SilentReporter
 from longtail.training.recipe import Recipe, Schedule, Stage
 from longtail.training.world import World
 

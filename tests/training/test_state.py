@@ -9,7 +9,8 @@ import longtail
 from longtail import folder
 from longtail.errors import LongtailError
 from longtail.training import state
-from longtail.training.loop import DivergedError, SilentReporter
+from longtail.training.loop import DivergedError
+from longtail.training.progress import SilentReporter
 from longtail.training.state import load_state, save_state
 
 

@@ -22,9 +22,16 @@ class Verb:
 
 
 VERBS = {
+    "inspect": Verb("longtail.cli.inspect", "look at a data set: its long tail, bad files, doubles, what to try first"),
     "train": Verb("longtail.cli.train", "train a method on a data set and evaluate it"),
     "evaluate": Verb("longtail.cli.evaluate", "look at a run again: classes, groups, other test distributions"),
+    "predict": Verb("longtail.cli.predict", "name the classes of new images, with calibrated confidences"),
+    "export": Verb("longtail.cli.export", "write a run as torch.export and ONNX model, checked on real images"),
     "compare": Verb("longtail.cli.compare", "run methods x seeds and print a table with the gain over cross-entropy"),
+    "decouple": Verb("longtail.cli.decouple", "train and draw the grid of features x classifier by CE, RW and RS"),
+    "report": Verb("longtail.cli.report", "write one HTML page on runs: who gained, who lost, confidences, mistakes"),
+    "figure": Verb("longtail.cli.figure", "draw a picture of finished runs: experts, H2T's p, decision boundaries"),
+    "reproduce": Verb("longtail.cli.reproduce", "run a published table's rows and set ours beside theirs"),
     "methods": Verb("longtail.cli.methods", "list the methods, or show one: idea, options, cost, published numbers"),
 }
 

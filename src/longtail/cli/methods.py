@@ -116,7 +116,7 @@ def _show(card: dict[str, Any]) -> None:
 
 def _show_published(card: dict[str, Any]) -> None:
     if not card["published"]:
-        say(f"no published CIFAR numbers for {card['name']}")
+        say(f"no published numbers for {card['name']}")
         return
     table = Table(box=SIMPLE, title=f"published top-1 accuracy of {card['name']}", title_justify="left")
     table.add_column("data set")
@@ -125,5 +125,6 @@ def _show_published(card: dict[str, Any]) -> None:
     table.add_column("source")
     for row in card["published"]:
         note = f" ({row['note']})" if row["note"] else ""
-        table.add_row(row["dataset"], f"{row['imbalance']:g}", f"{row['value']:.2f}", row["source"] + note)
+        imbalance = "" if row["imbalance"] is None else f"{row['imbalance']:g}"
+        table.add_row(row["dataset"], imbalance, f"{row['value']:.2f}", row["source"] + note)
     say_table(table)

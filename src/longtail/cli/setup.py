@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tyro.conf import arg
 
+from longtail.cli.loading import say_origin, telling
+
 if TYPE_CHECKING:
     from longtail.data import LongTailData
 
@@ -22,8 +24,12 @@ class Setup:
 
     imbalance: Unset[float] = None
     """Imbalance factor, largest over smallest class (default: the data set's, digits 50, CIFAR 100)"""
-    profile: Literal["exp", "step"] = "exp"
-    """How the class sizes fall"""
+    profile: Literal["exp", "step", "natural"] = "exp"
+    """How the class sizes fall; those of images from files are natural: as they are"""
+    image_size: Unset[int] = None
+    """Side to which images from files are scaled (default: from their own sizes, at most 224)"""
+    strict: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Stop where an image file has any problem"""
     subset_seed: int = 0
     """Seed of the choice of images, apart from the training seed; 0 is the subset of the papers"""
     dev_per_class: int = 0
@@ -34,6 +40,12 @@ class Setup:
     """Epochs; warm-up and schedule stretch or shrink with them (default: the protocol's)"""
     backbone: Unset[str] = None
     """Network (default: the papers' on this data set)"""
+    weights: str = "none"
+    """What the backbone starts from: none, imagenet (downloaded), or the path of a .pth or .safetensors file"""
+    freeze_backbone: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Leave the backbone as it begins: compute features once, then train classifiers on them in seconds"""
+    crop_size: Unset[int] = None
+    """Side of the part of photographs that the network sees (default: all; 224 where 256 are stored)"""
     device: str = "auto"
     """cpu, cuda, cuda:N or auto"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -57,19 +69,27 @@ class Setup:
         """Load the data set and cut its tail."""
         from longtail import data
 
-        return data.load(
-            name,
-            imbalance=self.imbalance,
-            profile=self.profile,
-            subset_seed=self.subset_seed,
-            root=self.data_root,
-            dev_per_class=self.dev_per_class,
-            download=self.download,
-        )
+        with telling(quiet=self.quiet) as tell:
+            loaded = data.load(
+                name,
+                imbalance=self.imbalance,
+                profile=self.profile,
+                subset_seed=self.subset_seed,
+                root=self.data_root,
+                dev_per_class=self.dev_per_class,
+                download=self.download,
+                image_size=self.image_size,
+                strict=self.strict,
+                tell=tell,
+            )
+        if not self.quiet:
+            say_origin(loaded)
+        return loaded
 
     def request(self) -> dict[str, Any]:
         """Return the part of the request that `longtail.request.make_config` takes from these flags."""
-        names = ("subset_seed", "protocol", "backbone", "precision", "eval_every")
+        names = ["subset_seed", "protocol", "backbone", "precision", "eval_every"]
+        names += ["weights", "freeze_backbone", "crop_size"]
         return {name: getattr(self, name) for name in names}
 
     def machine(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import flags, parse_open
-from longtail.cli.output import percent, say, say_json, say_table
+from longtail.cli.output import note, percent, say, say_json, say_table
 from longtail.cli.progress import shown
 from longtail.cli.setup import Setup, Unset
 from longtail.config import CONFIG_NAME, RunConfig, read_config
@@ -30,7 +30,7 @@ class What:
     """The flags that stand first in the help."""
 
     data: Positional[Unset[str]] = None
-    """digits (the default), cifar10 or cifar100"""
+    """digits (the default), cifar10, cifar100, or a folder of class folders, or a CSV file (path,label[,split])"""
     method: str = "bsce"
     """METHOD or METHOD+MODIFIER+..., such as ldam+drw; `longtail methods` lists them"""
     seed: int = 0
@@ -94,7 +94,7 @@ def stored_request(arguments: Train, options: Mapping[str, Any], given: set[str]
         stored["device"] = runtime["device"]
     if runtime:
         stored |= {"threads": str(runtime["threads"]), "compile": "on" if runtime["compile"] else "off"}
-    stored |= {"data": config.dataset, "stage1": more.get("stage1")}
+    stored |= {"data": config.source or config.dataset, "stage1": more.get("stage1")}
     kept = replace(arguments, **{name: value for name, value in stored.items() if name not in given})
     return kept, {**config.budget, **config.options, **options}
 
@@ -118,16 +118,19 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
 
 
 def _train(arguments: Train, options: dict[str, Any]) -> Run:
-    from longtail import request, session
+    from longtail import borrowing, request, session
     from longtail.training.loop import InterruptedRunError
 
     data = arguments.load_data(arguments.data or "digits")
     if arguments.epochs is not None:
         options = {**options, "epochs": arguments.epochs}
-    config = request.make_config(data, arguments.method, seed=arguments.seed, options=options, teacher=arguments.teacher, **arguments.request())
+    own: dict[str, Any] = {"seed": arguments.seed, "teacher": arguments.teacher, "options": options}
+    config = request.make_config(data, arguments.method, **own, **arguments.request())
     folder = Path(arguments.out) if arguments.out is not None else request.default_folder(config)
-    task = request.Task.of(data)
-    recipe = request.build_recipe(config, task, session.teacher_of(config, task))
+    task = request.Task.of(data, config)
+    recipe = request.build_recipe(config, task, borrowing.teacher_of(config, task))
+    if config.freeze_backbone and config.weights == "none" and not arguments.quiet:
+        note("the frozen backbone has random weights; --weights names better ones (imagenet, or a file)")
     epochs = [stage.epochs for stage in recipe.stages]
     try:
         with shown(epochs, quiet=arguments.quiet, opening=_opening(config, folder)) as reporter:

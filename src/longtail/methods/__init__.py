@@ -12,34 +12,48 @@ from typing import Any
 
 from longtail.errors import UsageError, unknown_name
 from longtail.methods import (
+    bbn,
     bsce,
+    cb_finetune,
     cdt,
     ce,
     class_balanced,
     cmo,
     crt,
     cutmix,
+    da_meta,
     deferred,
+    dev,
+    dive,
     focal,
     gcl,
     h2t,
     independent_experts,
+    l2rw,
     la,
     ldam,
+    lfme,
     lws,
+    meta_weight_net,
     mislas,
     mixup,
     ncm,
     remix,
     resampling,
+    reslt,
+    reweighting,
     ride,
+    ride_assignment,
+    sade,
     seql,
+    ssd,
+    ssp,
     tau_norm,
     vs,
 )
 from longtail.methods.card import Card
 from longtail.methods.options import Option, assign, options_of
-from longtail.training.budget import Context
+from longtail.training.budget import Context, family
 from longtail.training.recipe import Recipe
 
 __all__ = ["METHODS", "MODIFIERS", "Card", "Entry", "Option", "build", "card", "modifiers", "names", "options", "parse"]
@@ -53,18 +67,24 @@ class Entry:
         function: Makes a recipe, or changes one.
         card: What a person is told.
         published: Fields of the ``published`` budget of CIFAR that differ in the method's own code from LDAM-DRW's.
+        published_on: By name of another data set, fields of its ``published`` budget that differ in the method's own
+            code from the decoupling code's.
         presets: Of a modifier: options of the method that default to other values under it, where the method has them.
+        trains_on_dev: Of a modifier: the development set joins the training set.
     """
 
     function: Callable[..., Recipe]
     card: Card
     published: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Any] = field(default_factory=dict)
+    published_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trains_on_dev: bool = False
 
 
 METHODS: Mapping[str, Entry] = {
     "ce": Entry(ce.ce, ce.CARD),
     "focal": Entry(focal.focal, focal.CARD),
+    "rw": Entry(reweighting.rw, reweighting.CARD),
     "cb-ce": Entry(class_balanced.cb_ce, class_balanced.CE_CARD),
     "cb-focal": Entry(class_balanced.cb_focal, class_balanced.FOCAL_CARD),
     "cb-sampling": Entry(resampling.cb_sampling, resampling.CLASS_BALANCED_CARD),
@@ -80,10 +100,20 @@ METHODS: Mapping[str, Entry] = {
     "lws": Entry(lws.lws, lws.CARD),
     "tau-norm": Entry(tau_norm.tau_norm, tau_norm.CARD),
     "ncm": Entry(ncm.ncm, ncm.CARD),
-    "mislas": Entry(mislas.mislas, mislas.CARD, mislas.PUBLISHED),
+    "mislas": Entry(mislas.mislas, mislas.CARD, mislas.PUBLISHED, published_on=mislas.PUBLISHED_ON),
     "gcl": Entry(gcl.gcl, gcl.CARD, gcl.PUBLISHED),
     "independent-experts": Entry(independent_experts.independent_experts, independent_experts.CARD),
-    "ride": Entry(ride.ride, ride.CARD, ride.PUBLISHED),
+    "ride": Entry(ride.ride, ride.CARD, ride.PUBLISHED, published_on=ride.PUBLISHED_ON),
+    "dive": Entry(dive.dive, dive.CARD, dive.PUBLISHED),
+    "ssd": Entry(ssd.ssd, ssd.CARD, ssd.PUBLISHED, published_on=ssd.PUBLISHED_ON),
+    "bbn": Entry(bbn.bbn, bbn.CARD, bbn.PUBLISHED, published_on=bbn.PUBLISHED_ON),
+    "reslt": Entry(reslt.reslt, reslt.CARD, reslt.PUBLISHED),
+    "sade": Entry(sade.sade, sade.CARD, sade.PUBLISHED, published_on=sade.PUBLISHED_ON),
+    "lfme": Entry(lfme.lfme, lfme.CARD, published_on=lfme.PUBLISHED_ON),
+    "da-meta": Entry(da_meta.da_meta, da_meta.CARD, da_meta.PUBLISHED),
+    "l2rw": Entry(l2rw.l2rw, l2rw.CARD),
+    "meta-weight-net": Entry(meta_weight_net.meta_weight_net, meta_weight_net.CARD, meta_weight_net.PUBLISHED),
+    "cb-finetune": Entry(cb_finetune.cb_finetune, cb_finetune.CARD),
 }
 
 # In the order in which they are applied, whatever order a person types.
@@ -95,7 +125,10 @@ MODIFIERS: Mapping[str, Entry] = {
     "remix": Entry(remix.remix, remix.CARD),
     "cmo": Entry(cmo.cmo, cmo.CARD),
     "h2t": Entry(h2t.h2t, h2t.CARD, h2t.PUBLISHED, h2t.PRESETS),
+    "ssp": Entry(ssp.ssp, ssp.CARD),
+    "ea": Entry(ride_assignment.ea, ride_assignment.CARD),
     "post-hoc-la": Entry(la.post_hoc_la, la.POST_HOC_CARD),
+    "dev": Entry(dev.dev, dev.CARD, trains_on_dev=True),
 }
 
 
@@ -152,6 +185,11 @@ def takes_teacher(name: str) -> bool:
     return any(card(part).teacher for part in parse(name))
 
 
+def trains_on_dev(name: str) -> bool:
+    """Return whether a name's training set includes the development set."""
+    return any(MODIFIERS[mod].trains_on_dev for mod in parse(name)[1:])
+
+
 def part_options(part: str) -> dict[str, Option]:
     """Return the options of one method or modifier, by name."""
     return options_of(part, {**METHODS, **MODIFIERS}[part].function)
@@ -162,10 +200,17 @@ def options(name: str) -> dict[str, Option]:
     return {f"{part}.{option.name}": option for part in parse(name) for option in part_options(part).values()}
 
 
-def published_budget(name: str) -> dict[str, Any]:
-    """Return the budget fields that the codes of a name's parts set otherwise than LDAM-DRW's; later parts count."""
+def published_budget(name: str, dataset: str) -> dict[str, Any]:
+    """Return the budget fields that the codes of a name's parts set on a data set otherwise than its usual code.
+
+    What the method's own code sets goes before what a modifier's does, and a later modifier before an earlier one.
+    """
     entries = {**METHODS, **MODIFIERS}
-    return {key: value for part in parse(name) for key, value in entries[part].published.items()}
+    method, *mods = parse(name)
+    changes: dict[str, Any] = {}
+    for entry in (entries[part] for part in (*mods, method)):
+        changes |= entry.published if family(dataset) == "cifar" else entry.published_on.get(dataset, {})
+    return changes
 
 
 def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -> Recipe:
@@ -184,9 +229,20 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
     arguments = assign([known, *(part_options(mod) for mod in parts[1:])], given or {})
     presets = {k: v for mod in parts[1:] for k, v in MODIFIERS[mod].presets.items() if k in known}
     recipe = METHODS[parts[0]].function(context, **{**presets, **arguments[0]})
-    for mod, keywords in zip(parts[1:], arguments[1:], strict=True):
-        recipe = MODIFIERS[mod].function(recipe, context, **keywords)
+    for number, mod in enumerate(parts[1:], 1):
+        before = recipe
+        recipe = MODIFIERS[mod].function(before, context, **arguments[number])
+        if _goes_on(before, recipe):
+            name_before = "+".join(parts[:number])
+            recipe = replace(recipe, first_stage_of=name_before, first_stages=len(before.stages))
     first = recipe.first_stage_of
-    if context.protocol == "published" and first and published_budget(first) != published_budget(name):
+    task = context.dataset
+    if context.protocol == "published" and first and published_budget(first, task) != published_budget(name, task):
         return replace(recipe, first_stage_of=None)
     return recipe
+
+
+def _goes_on(before: Recipe, recipe: Recipe) -> bool:
+    """Return whether a modifier left all stages as they are and added some, so that a run without it can stand in."""
+    kept = all(a is b for a, b in zip(before.stages, recipe.stages, strict=False))
+    return kept and recipe.network is before.network and len(recipe.stages) > len(before.stages)

@@ -29,6 +29,10 @@ CARD = Card(
 )
 
 PUBLISHED = {"decay": (0.1, 0.01)}
+PUBLISHED_ON = {
+    "imagenet-lt": {"epochs": 180, "batch_size": 256, "lr": 0.1},
+    "inat18": {"epochs": 200, "batch_size": 256, "lr": 0.1},
+}
 
 
 class Settings(NamedTuple):

@@ -16,6 +16,8 @@ from torch import nn
 from longtail.augment import Compose, Normalize, RandomCrop, RandomFlip
 from longtail.errors import UsageError, unknown_name
 from longtail.networks import Teacher
+from longtail.training import photos
+from longtail.training.photos import Start
 from longtail.training.recipe import SGD, Schedule, Stage
 
 PROTOCOLS = ("common", "published", "quick")
@@ -108,18 +110,25 @@ _BUDGETS: dict[str, dict[str, Budget]] = {
 
 
 def family(dataset: str) -> str:
-    """Return the family of data sets that share budgets and augmentation: ``cifar`` or ``digits``."""
-    return "cifar" if dataset.startswith("cifar") else dataset
+    """Return the family of data sets that share budgets and augmentation: ``cifar``, ``digits`` or ``photos``."""
+    return {"cifar10": "cifar", "cifar100": "cifar", "digits": "digits"}.get(dataset, "photos")
 
 
-def budget_for(dataset: str, protocol: str) -> Budget:
+def budget_for(dataset: str, protocol: str, start: Start = "scratch") -> Budget:
     """Return the budget of a protocol on a data set.
+
+    Args:
+        dataset: Name of the data set.
+        protocol: ``common``, ``published`` or ``quick``.
+        start: What the run begins with; only photographs have other budgets for pretrained weights.
 
     Raises:
         UsageError: The protocol is unknown, or the data set has no published protocol.
     """
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    if family(dataset) == "photos":
+        return Budget(**photos.fields_for(dataset, protocol, start))
     budgets = _BUDGETS[family(dataset)]
     if protocol not in budgets:
         raise UsageError(
@@ -129,17 +138,30 @@ def budget_for(dataset: str, protocol: str) -> Budget:
     return budgets[protocol]
 
 
-def default_backbone(dataset: str) -> str:
-    """Return the backbone that the papers use on a data set."""
-    return {"cifar": "resnet32", "digits": "small"}[family(dataset)]
+def default_backbone(dataset: str, image_shape: tuple[int, ...]) -> str:
+    """Return the backbone that the papers use on a data set; for photographs one for images (C, H, W) of their size."""
+    usual = {"cifar": "resnet32", "digits": "small"}.get(family(dataset))
+    return usual or photos.backbone_for(dataset, min(image_shape[1:]))
 
 
-def augmentation_for(dataset: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Compose:
-    """Return the training transforms: crop with zero padding and flip for CIFAR, a one-pixel crop for digits."""
+def augmentation_for(
+    dataset: str, mean: tuple[float, ...], std: tuple[float, ...], side: int = photos.SMALL
+) -> Compose:
+    """Return the training transforms.
+
+    Args:
+        dataset: Name of the data set. CIFAR: crop with zero padding and flip; digits: a one-pixel crop; photographs:
+            `longtail.training.photos.training_transforms`.
+        mean: Mean of each channel, of pixels in 0..1.
+        std: Standard deviation of each channel.
+        side: Side of the images that the network sees; only photographs ask.
+    """
     normalize = Normalize(mean, std)
     if family(dataset) == "cifar":
         return Compose((RandomCrop(padding=4), RandomFlip(), normalize))
-    return Compose((RandomCrop(padding=1), normalize))
+    if family(dataset) == "digits":
+        return Compose((RandomCrop(padding=1), normalize))
+    return photos.training_transforms(dataset, side, normalize)
 
 
 @dataclass(frozen=True)
@@ -151,9 +173,10 @@ class Context:
         protocol: ``common``, ``published`` or ``quick``.
         budget: The protocol's budget with the user's changes.
         augment: Training transforms of the data set.
-        plain: Test-time transforms: normalisation only.
+        plain: Test-time transforms: normalisation, after a centre crop where the network sees less than is stored.
         dev_per_class: Images per class of the development set; 0: there is none.
         teacher: The trained model that the run was given to learn from; None: none, or only the network is wanted.
+        dataset: Name of the data set, for what a method's own code does on one and not on others.
     """
 
     class_counts: tuple[int, ...]
@@ -163,6 +186,12 @@ class Context:
     plain: Compose
     dev_per_class: int = 0
     teacher: Teacher | None = None
+    dataset: str = "cifar100"
+
+    @property
+    def on_cifar(self) -> bool:
+        """Whether the data set is CIFAR."""
+        return family(self.dataset) == "cifar"
 
     @property
     def num_classes(self) -> int:

@@ -12,22 +12,23 @@ from longtail.networks import Network
 from longtail.training.runtime import Runtime
 
 _BATCH = 512
+_BATCH_PIXELS = 4 << 20  # of larger images fewer at once, so that memory stays bounded
 
 
 class HeadView(nn.Module):
-    """A network whose input is its own features: what cached-feature stages train."""
+    """A network whose input is its own stored features: what cached-feature stages train."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.head = network.head
 
     def features(self, features: Tensor) -> Tensor:
-        """Return the features as they are."""
-        return features
+        """Return stored features (B, d) as they are, those of experts, (B, E, d), as (E, B, d)."""
+        return features if features.ndim == 2 else features.movedim(1, 0)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the head's logits of features."""
-        out: Tensor = self.head(features)
+        """Return the head's logits of stored features."""
+        out: Tensor = self.head(self.features(features))
         return out
 
 
@@ -36,18 +37,19 @@ def _in_batches(images: Tensor, plain: Compose, runtime: Runtime, forward: Calla
     device = torch.device(runtime.device)
     generator = torch.Generator(device)
     outputs = []
+    batch_size = max(16, min(_BATCH, _BATCH_PIXELS // (images.shape[-2] * images.shape[-1])))
     with torch.compiler.set_stance("force_eager"):
-        for part in torch.split(images, _BATCH):
+        for part in torch.split(images, batch_size):
             with runtime.autocast():
                 outputs.append(forward(plain(part.to(device), generator)).float())
     return torch.cat(outputs, -2)  # expert logits are (E, B, C)
 
 
-def network_logits(network: Network, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
+def network_logits(network: nn.Module, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
     """Return what the network says of images, before any inference rule.
 
     Args:
-        network: The network; evaluated in evaluation mode and left in the mode it had.
+        network: The network, or a teacher; evaluated in evaluation mode and left in the mode it had.
         images: uint8, (N, C, H, W).
         plain: Test-time transforms.
         runtime: Device and precision.
@@ -75,3 +77,9 @@ def extract_features(network: Network, images: Tensor, plain: Compose, runtime: 
     features = _in_batches(images, plain, runtime, network.features)
     network.train(was_training)
     return features
+
+
+def stored_features(network: Network, images: Tensor, plain: Compose, runtime: Runtime) -> Tensor:
+    """Return `extract_features` with the images first, for gathering batches: (N, d) or (N, E, d)."""
+    features = extract_features(network, images, plain, runtime)
+    return features if features.ndim == 2 else features.movedim(0, 1).contiguous()

@@ -39,6 +39,16 @@ def check_batch_size(stage: Stage, images: int, world: World) -> None:
         )
 
 
+def placed(images: Tensor, device: torch.device) -> Tensor:
+    """Return the training images on the device, or where they are if they would fill half of its free memory.
+
+    On a CPU nothing is copied, so a set that is mapped from a file stays there.
+    """
+    if device.type == "cuda" and images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return images.to(device)
+    return images
+
+
 @dataclass(frozen=True)
 class Plan:
     """The index streams of one epoch.
@@ -60,7 +70,8 @@ class StageLoader:
     """Index streams and batches of one stage.
 
     Args:
-        images: Training images, uint8 (N, C, H, W), or cached features, float (N, d); on the training device.
+        images: Training images, uint8 (N, C, H, W), or cached features, float (N, d) or (N, E, d); on the
+            training device, or in host memory where they do not fit there: then each batch is copied.
         targets: Classes, (N,), on the training device.
         stage: The stage.
         number: 0-based number of the stage, part of every seed.
@@ -101,7 +112,9 @@ class StageLoader:
         self._seed = seed
         self._world = world
         self._index = ClassIndex(targets.cpu(), num_classes)
-        self._generator = torch.Generator(images.device)
+        self._device = targets.device
+        self._generator = torch.Generator(self._device)
+        self._in_host_memory = images.device != self._device
 
     def plan(self, epoch: int) -> Plan:
         """Return the index streams of an epoch of the stage.
@@ -126,8 +139,8 @@ class StageLoader:
             rest = 0
         steps = full + bool(rest)
         return Plan(
-            streams=tuple(s.to(self._images.device) for s in streams),
-            dev=tuple(self._dev_stream(k, epoch, steps).to(self._images.device) for k in range(len(stage.dev))),
+            streams=tuple(s.pin_memory() if self._in_host_memory else s.to(self._device) for s in streams),
+            dev=tuple(self._dev_stream(k, epoch, steps).to(self._device) for k in range(len(stage.dev))),
             steps=steps,
             images=full * stage.batch_size + rest,
         )
@@ -158,8 +171,9 @@ class StageLoader:
         start = step * self._stage.batch_size
         stop = min(start + self._stage.batch_size, plan.images)
         self._generator.manual_seed(step_seed(self._seed, self._number, 1 + epoch, step))
-        batches = tuple(self._batch(stream[start:stop]) for stream in plan.streams)
-        views = [self._view(batches[0], transforms) for transforms in self._stage.views]
+        drawn = [stream[start:stop] for stream in plan.streams]
+        batches = tuple(self._batch(indices, self._stage.augment) for indices in drawn)
+        views = [self._batch(drawn[0], transforms) for transforms in self._stage.views]
         if self._stage.mixing is not None:
             progress = Progress(self._stage.first_epoch + epoch, self._stage.schedule.epochs, step, plan.steps)
             batches = self._stage.mixing.mix(batches, self._generator, progress)
@@ -167,16 +181,21 @@ class StageLoader:
         weight = len(shares[0]) * self._world.size / (stop - start)
         return shares, weight
 
-    def _batch(self, indices: Tensor) -> Batch:
-        images = self._images.index_select(0, indices)
+    def _batch(self, indices: Tensor, transforms: Compose) -> Batch:
+        images = self._gather(indices)
         if not self._stage.cached_features:
-            images = self._stage.augment(images, self._generator)
+            images = transforms(images, self._generator)
+        indices = indices.to(self._device, non_blocking=True)
         return Batch(images, self._targets.index_select(0, indices), indices)
 
-    def _view(self, batch: Batch, transforms: Compose) -> Batch:
-        """Return the images of a batch as another augmentation shows them."""
-        images = self._images.index_select(0, batch.indices)
-        return replace(batch, images=transforms(images, self._generator))
+    def _gather(self, indices: Tensor) -> Tensor:
+        """Return the images at indices on the training device; from host memory without waiting for the device."""
+        if not self._in_host_memory:
+            return self._images.index_select(0, indices)
+        shape = (len(indices), *self._images.shape[1:])
+        batch = torch.empty(shape, dtype=self._images.dtype, pin_memory=True)
+        torch.index_select(self._images, 0, indices, out=batch)
+        return batch.to(self._device, non_blocking=True)
 
     def _dev_batches(self, plan: Plan, step: int) -> list[Batch]:
         drawn = [stream[step * self._dev_batch_size : (step + 1) * self._dev_batch_size] for stream in plan.dev]

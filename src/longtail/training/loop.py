@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from longtail.augment import Compose
 from longtail.errors import LongtailError
 from longtail.networks import Network
-from longtail.training.inference import HeadView, extract_features
+from longtail.training.inference import HeadView, network_logits, stored_features
 from longtail.training.loader import StageLoader, step_seed
-from longtail.training.recipe import Prepared, Recipe, Shape, Stage, enter_structure
+from longtail.training.progress import Position, Reporter
+from longtail.training.recipe import Measured, Prepared, Recipe, Shape, Stage, enter_structure
 from longtail.training.runtime import Runtime
 from longtail.training.world import World
 from longtail.types import Batch, Progress
@@ -37,57 +38,6 @@ class InterruptedRunError(LongtailError):
 
 class DivergedError(LongtailError):
     """The loss is not finite; the last good state is on disk."""
-
-
-class Reporter(Protocol):
-    """Hears what the loop does; the command line draws it."""
-
-    def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
-        """Hear that a stage begins."""
-
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
-        """Hear that a step was queued; ``images`` is the global batch."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Hear that an epoch ended, with its line of the history."""
-
-
-class SilentReporter:
-    """Says nothing."""
-
-    def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
-        """Ignore the stage."""
-
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
-        """Ignore the step."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Ignore the epoch."""
-
-
-@dataclass
-class Position:
-    """Where a run is.
-
-    Attributes:
-        stage: 0-based number of the stage.
-        epoch: 0-based epoch within the stage: the next to train, or the one under way.
-        step: Steps of that epoch that are done.
-        entered: Whether the stage's head and optimiser are in place.
-        loss_sum: Sum of the losses of the epoch's images so far.
-        epoch_seconds: Training time of the epoch so far.
-        seconds: Training time of all finished epochs, evaluation excluded.
-        images: Images trained on in finished epochs.
-    """
-
-    stage: int = 0
-    epoch: int = 0
-    step: int = 0
-    entered: bool = False
-    loss_sum: float = 0.0
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0
-    images: int = 0
 
 
 class _Step(nn.Module):
@@ -155,6 +105,7 @@ class Training:
         self._after_epoch = after_epoch
         self._should_stop = should_stop
         self._reporter = reporter
+        self._stored: Tensor | None = None
         self._objective: nn.Module | None = None
         self._optimizer: torch.optim.SGD | None = None
 
@@ -208,16 +159,32 @@ class Training:
             torch.manual_seed(step_seed(self._seed, self.position.stage, 0, 1))
             before = self._enter_structure(stage)
         if stage.fit is not None:
-            features = extract_features(self.network, self._images, self._plain, self.runtime)
-            stage.fit(self.network.head, features, self._targets)
+            features = self._features()
+            stage.fit(self.network.head, features if features.ndim == 2 else features.movedim(1, 0), self._targets)
         if stage.objective is not None:
-            self._prepare(stage, before)
+            with torch.random.fork_rng(devices=[]):  # what an objective draws for itself follows from the run's seed
+                torch.manual_seed(step_seed(self._seed, self.position.stage, 0, 2))
+                self._prepare(stage, before)
+        if isinstance(stage.objective, Measured):
+            stage.objective.measure(self._look, self._targets)
         self.position.entered = True
+
+    def _features(self) -> Tensor:
+        """Return the features of the training images, computed once for all stages in which they are the same."""
+        if self._stored is None:
+            self._stored = stored_features(self.network, self._images, self._plain, self.runtime)
+        return self._stored
+
+    def _look(self, module: nn.Module) -> Tensor:
+        """Return what a module says of the training images, without augmentation."""
+        return network_logits(module, self._images, self._plain, self.runtime)
 
     def _enter_structure(self, stage: Stage) -> Network:
         """Put the stage's network and head in place; return the network that was there, often the same."""
         before, device = self.network, self.runtime.device
         network = enter_structure(before, stage, self._shape).to(device)
+        if network is not before:
+            self._stored = None
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return before
 
@@ -245,10 +212,12 @@ class Training:
         images, network = self._images, self.network
         view: nn.Module = network
         if stage.cached_features:
-            images = extract_features(network, self._images, self._plain, self.runtime)
+            images = self._features()
             view = HeadView(network)
-        elif self.runtime.compile:
-            network.backbone.compile(dynamic=False)
+        else:
+            self._stored = None  # the backbone moves, or at least its batch norm
+            if self.runtime.compile:
+                network.backbone.compile(dynamic=False)
         loader = StageLoader(
             images,
             self._targets,

@@ -48,6 +48,21 @@ class Prepared(Protocol):
         ...
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """An objective that looks at the training set before its first step, such as to choose a temperature."""
+
+    def measure(self, look: Callable[[nn.Module], Tensor], targets: Tensor) -> None:
+        """Keep in buffers what was found; called once, after `Prepared.prepare`, and not again when a run resumes.
+
+        Args:
+            look: Gives what a module, such as a teacher, says of all training images without augmentation, (N, C) or
+                (E, N, C).
+            targets: Classes of the training images, (N,).
+        """
+        ...
+
+
 class Shape(NamedTuple):
     """What a network is built for: name of the backbone, number of classes, channels of the images."""
 
@@ -147,8 +162,8 @@ class Stage:
         trainable: ``"all"``, or ``"head"`` with the backbone frozen.
         batch_norm: ``"train"``: batch statistics, running statistics move (also under a frozen backbone, as the
             official decoupling code does); ``"eval"``: the backbone stays in evaluation mode.
-        cached_features: Train the head on features computed once, without augmentation; needs a frozen backbone with
-            ``batch_norm="eval"``.
+        cached_features: Train the head on features computed once, without augmentation, those of experts included;
+            needs a frozen backbone with ``batch_norm="eval"``.
         views: Transforms of further views of the first stream's images, each a batch of its own.
         dev: Index streams of the development set, each a batch of its own with positions in that set.
         dev_batch_size: Development images per step and stream; None: ``batch_size``. At most the set's size.
@@ -197,14 +212,19 @@ class Recipe:
         network: Builds the network from (backbone name, number of classes, channels of the images).
         inference: Module applied to the network's logits at test time. It holds no tensors of its own: loading a run
             rebuilds it from the configuration.
-        first_stage_of: Name of the method whose whole training equals the first stage, so that a finished run of it can
-            stand in for that stage; None where there is none.
+        first_stage_of: Name of the method whose whole training equals the first stage, or the first ``first_stages``,
+            so that a finished run of it can stand in for them; None where there is none.
+        first_stages: How many stages a run of ``first_stage_of`` stands in for.
+        classifier: A stage that trains the classifier alone, for modifiers that need one at the end of a method that
+            has none; not run by itself.
     """
 
     stages: tuple[Stage, ...]
     network: Callable[[str, int, int], Network] = build_network
     inference: nn.Module = field(default_factory=nn.Identity)
     first_stage_of: str | None = None
+    first_stages: int = 1
+    classifier: Stage | None = None
 
     def with_stages(self, *stages: Stage) -> Recipe:
         """Return a copy with other stages."""

@@ -18,6 +18,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 COMPILES = ("auto", "on", "off")
 _COMPILE_PAYS_SECONDS = 600  # compiling ResNet-32 takes 25 to 35 s on two CPU cores
 _PROBE_BATCH = 64
+_PROBE_PIXELS = 1 << 18  # of larger images fewer at once: a probe shall take seconds
 _PROBE_STEPS = 3
 _MARGIN = 1.15
 
@@ -124,7 +125,7 @@ def settle(
         seconds = timed[best]
     if compile == "on":
         return replace(best, compile=True)
-    if compile == "auto" and seconds * total_images / _PROBE_BATCH > _COMPILE_PAYS_SECONDS:
+    if compile == "auto" and seconds * total_images / _probe_batch(image_shape) > _COMPILE_PAYS_SECONDS:
         compiled = replace(best, compile=True)
         if step_seconds(network, image_shape, compiled) < 0.95 * seconds:
             return compiled
@@ -140,10 +141,14 @@ def _check(precision: str, threads: str | int, compile: str) -> None:
         raise UsageError(f"threads is {threads!r}; it must be auto or a number from 1 on")
 
 
+def _probe_batch(image_shape: tuple[int, ...]) -> int:
+    return max(2, min(_PROBE_BATCH, _PROBE_PIXELS // (image_shape[-2] * image_shape[-1])))
+
+
 def step_seconds(network: nn.Module, image_shape: tuple[int, ...], runtime: Runtime) -> float:
     """Return the best of a few timed forward and backward passes on random images; the network is left as it was."""
     kept = {name: value.clone() for name, value in network.state_dict().items()}
-    images = torch.rand(_PROBE_BATCH, *image_shape).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(_probe_batch(image_shape), *image_shape).contiguous(memory_format=torch.channels_last)
     run = torch.compile(network, dynamic=False) if runtime.compile else network
     was_training = network.training
     network.train()
