@@ -8,11 +8,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from longtail import Run, data, train
 from pictures import make_folder
 
 torch.set_num_threads(1)
+
+# How long an example takes says something about the machine and nothing about the code.
+settings.register_profile("longtail", deadline=None)
+settings.load_profile("longtail")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -78,7 +78,7 @@ def test_what_is_no_batch_of_images_is_refused(transform, images):
 
 
 @given(st.integers(1, 5), st.integers(2, 7), st.integers(2, 7), st.integers(1, 4), st.sampled_from(["zero", "reflect"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_crop_is_a_window_of_each_padded_image(batch, height, width, padding, mode):
     if mode == "reflect" and padding >= min(height, width):
         return

@@ -33,7 +33,7 @@ def pillow(image, box, size):
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(8, 40), st.integers(8, 40), st.integers(3, 24), st.integers(0, 10_000))
 def test_every_window_is_pillows(height, width, size, seed):
     images = pixels(5, 3, height, width, seed=seed)

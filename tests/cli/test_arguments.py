@@ -62,7 +62,7 @@ def test_wrong_words_become_one_line(words, told, encoding, monkeypatch):
     assert "--- " not in caught.value.message
 
 
-@settings(max_examples=20, deadline=None)  # tyro takes a while to build its parser
+@settings(max_examples=20)  # tyro takes a while to build its parser
 @given(st.dictionaries(st.from_regex(r"[a-z]{3}[a-z.-]{0,6}[a-z]", fullmatch=True), st.text(min_size=1), max_size=4))
 def test_any_option_reaches_the_method_unchanged(options):
     options = {k: v for k, v in options.items() if f"--{k}" not in flags(Train) and k != "help"}

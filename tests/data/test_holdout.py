@@ -12,7 +12,7 @@ from longtail.data.holdout import choose_test
 FILES = st.lists(st.tuples(st.integers(0, 400).map(lambda k: f"{k:032x}"), st.sampled_from("abcde")), max_size=120)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FILES, st.randoms(use_true_random=False))
 def test_rules(files, random):
     digests, labels = [d for d, _ in files], [label for _, label in files]

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail.data import dev_split, long_tail_counts, long_tail_indices, longtail_da_indices
@@ -188,7 +188,6 @@ def test_splits_leave_the_global_generators_alone():
 sets = st.lists(st.integers(0, 4), min_size=1, max_size=80).map(lambda extra: [0, 1, 2, 3, 4] * 2 + extra)
 
 
-@settings(deadline=None)
 @given(targets=sets, seed=st.integers(0, 2**32 - 1), data=st.data(), draw=st.sampled_from(["ldam", "da"]))
 def test_subsets_have_the_counts_and_repeat(targets, seed, data, draw):
     full = np.bincount(targets, minlength=5)
@@ -201,7 +200,6 @@ def test_subsets_have_the_counts_and_repeat(targets, seed, data, draw):
     assert subset(torch.tensor(targets), counts, seed).tolist() == kept.tolist()
 
 
-@settings(deadline=None)
 @given(targets=sets, seed=st.integers(0, 2**32 - 1))
 def test_dev_split_is_balanced_and_disjoint(targets, seed):
     dev, rest = dev_split(targets, 5, 1, seed)

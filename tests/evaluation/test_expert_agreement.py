@@ -33,7 +33,7 @@ def test_a_case_by_hand():
     np.testing.assert_allclose(report["error_correlation"], np.corrcoef(errors), atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 30), st.integers(2, 8), st.integers(0, 2**32 - 1))
 def test_the_gain_is_the_difference_of_the_two_counts(experts, images, classes, seed):
     stream = np.random.RandomState(seed)

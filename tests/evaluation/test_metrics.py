@@ -64,7 +64,7 @@ def test_the_result_is_json_and_has_every_name():
 
 
 @given(st.integers(2, 12), st.integers(1, 60), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true:UserWarning")  # scikit-learn's
 @pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")  # scikit-learn's
 def test_overall_numbers_equal_scikit_learns(num_classes, size, seed):
@@ -80,7 +80,7 @@ def test_overall_numbers_equal_scikit_learns(num_classes, size, seed):
 
 
 @given(st.permutations(range(6)), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_renaming_the_classes_renames_the_result(order, seed):
     rng = np.random.default_rng(seed)
     logits, targets, counts = rng.normal(size=(40, 6)), rng.integers(0, 6, 40), rng.integers(0, 300, 6)

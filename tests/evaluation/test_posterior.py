@@ -69,7 +69,7 @@ def test_without_a_prior_answers_stay_and_with_one_they_follow_bayes():
     np.testing.assert_allclose(found.reference, np.array(COUNTS) / sum(COUNTS), rtol=1e-9)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.01, 10), min_size=5, max_size=5), st.floats(0.1, 100))
 def test_only_the_ratios_of_a_prior_matter(prior, factor):
     logits, _ = world(COUNTS, 5, temperature=1.0, tau=0.3)

@@ -125,7 +125,7 @@ FORMULAS = {
 @given(
     rows=st.lists(st.lists(st.floats(-6, 6), min_size=C, max_size=C), min_size=1, max_size=4), shift=st.integers(0, 4)
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_mean_loss_follows_the_formula(name, rows, shift):
     module, formula = FORMULAS[name]
     targets = [(i + shift) % C for i in range(len(rows))]

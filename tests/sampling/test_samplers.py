@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail.sampling import (
@@ -59,7 +59,6 @@ class_counts = st.lists(st.integers(0, 25), min_size=1, max_size=8).filter(any)
 
 
 @pytest.mark.parametrize("sampling", ALL, ids=repr)
-@settings(deadline=None)
 @given(counts=class_counts, seed=st.integers(0, 2**31))
 def test_every_strategy_keeps_the_contract(sampling, counts, seed):
     index = index_of(counts, seed)
@@ -131,7 +130,6 @@ def test_instance_sampling_is_a_permutation(counts, seed):
     assert sorted(InstanceSampling().epoch(index, 0, 1, generator(seed)).tolist()) == list(range(len(index)))
 
 
-@settings(deadline=None)
 @given(counts=class_counts, seed=st.integers(0, 2**31))
 def test_over_sampling_fills_every_class_evenly(counts, seed):
     index = index_of(counts)
@@ -145,7 +143,6 @@ def test_over_sampling_fills_every_class_evenly(counts, seed):
             assert mine == [max(counts) // n] * (n - more) + [max(counts) // n + 1] * more
 
 
-@settings(deadline=None)
 @given(counts=class_counts, seed=st.integers(0, 2**31))
 def test_under_sampling_cuts_every_class_to_the_smallest(counts, seed):
     index = index_of(counts)
@@ -168,7 +165,6 @@ def test_over_and_under_sampling_mix_the_classes_and_choose_evenly(sampling):
     assert (repeats / 600 - expected).abs().max() < 0.1
 
 
-@settings(deadline=None)
 @given(counts=class_counts, samples=st.integers(1, 6), seed=st.integers(0, 2**31))
 def test_cyclic_sampling_keeps_both_cycles(counts, samples, seed):
     index = index_of(counts)

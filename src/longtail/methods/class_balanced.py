@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 from longtail.losses import CBLoss
 from longtail.methods.card import Card
 from longtail.methods.supervised import SupervisedObjective
+from longtail.networks import LinearHead, build_network
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
 
@@ -46,6 +50,9 @@ def cb_ce(context: Context, *, beta: float | None = None) -> Recipe:
 def cb_focal(context: Context, *, beta: float | None = None, gamma: float = 1.0) -> Recipe:
     """L = w_y sum_c focal(sigmoid(z_c)), weights as in cb-ce; divided by B.
 
+    The classifier's biases start at -log(C - 1), so that every sigmoid begins near 1 / C: of C one-against-all answers
+    only one is yes, and the noes would drown the first epochs.
+
     Args:
         context: Class counts and budget.
         beta: As in cb-ce.
@@ -53,4 +60,5 @@ def cb_focal(context: Context, *, beta: float | None = None, gamma: float = 1.0)
     """
     beta = default_beta(context.num_classes) if beta is None else beta
     loss = CBLoss(context.class_counts, beta=beta, gamma=gamma, form="focal")
-    return Recipe(stages=(context.stage(SupervisedObjective(loss)),))
+    head = partial(LinearHead, bias=-math.log(max(context.num_classes - 1, 1)))
+    return Recipe(stages=(context.stage(SupervisedObjective(loss)),), network=partial(build_network, head=head))

@@ -24,13 +24,16 @@ class LinearHead(nn.Linear):
     Args:
         num_features: Width d of the features.
         num_classes: Number of classes C.
+        bias: What all biases start at; None: torch's uniform draw.
 
     Source: github.com/kaidic/LDAM-DRW, models/resnet_cifar.py (initialisation).
     """
 
-    def __init__(self, num_features: int, num_classes: int) -> None:
+    def __init__(self, num_features: int, num_classes: int, bias: float | None = None) -> None:
         super().__init__(num_features, num_classes)
         nn.init.kaiming_normal_(self.weight)
+        if bias is not None:
+            nn.init.constant_(self.bias, bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (..., d) to logits (..., C)."""
