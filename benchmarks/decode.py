@@ -187,6 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
             json.dumps({"machine": machine, "arguments": vars(asked), "rows": rows, "made_by": provenance()}, indent=1)
         )
         return
+    made_by = provenance()
+    print(", ".join(f"{key} {made_by[key]}" for key in ("processor", "torch", "longtail", "commit")))
     print(f"{asked.images} JPEGs, {asked.width}x{asked.height}, {kilobytes:.0f} kB each, to {asked.size}x{asked.size}")
     for row in rows:
         print(

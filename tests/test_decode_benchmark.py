@@ -51,3 +51,14 @@ def test_contenders_see_the_same_images(decode, tmp_path):
     }
     scale = 20 * 3 * 16 * 16
     assert seen["pillow"] / scale == pytest.approx((seen["train"] + seen["test"]) / scale, abs=0.02)
+
+
+def test_training_on_a_folder_is_measured_beside_memory(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import cached_folder
+
+    cached_folder.main(["--dataset", "digits", "--epochs", "2", "--repeats", "1", "--threads", "1", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert {name: len(values) for name, values in told["epochs"].items()} == {"memory": 1, "folder": 1}
+    assert told["folder_to_memory"] == pytest.approx(told["epochs"]["folder"][0] / told["epochs"]["memory"][0])
+    assert told["made_by"]["commit"]

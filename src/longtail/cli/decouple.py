@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.table import Table as RichTable
@@ -66,15 +66,10 @@ def run(words: Sequence[str]) -> int:
 
 
 def _run_grid(arguments: Decouple, options: dict[str, str], out: Path) -> tuple[list[Cell], list[Outcome]]:
-    from longtail.benchmark import decoupling, grid
+    from longtail.benchmark import decoupling
 
     data = arguments.load_data(arguments.data)
-    asked: dict[str, Any] = dict(options)
-    if arguments.epochs is not None:
-        asked["epochs"] = arguments.epochs
-    same = ("imbalance", "profile", "subset_seed", "dev_per_class", "image_size", "strict")
-    facts = {name: getattr(arguments, name) for name in same}
-    source = grid.Source(arguments.data, root=arguments.data_root, **facts)
+    asked, source = arguments.asked(options), arguments.source(arguments.data)
     cells = decoupling.plan(data, range(arguments.seeds), out, options=asked, source=source, **arguments.request())
     outcomes = run_all(
         cells,

@@ -10,6 +10,9 @@ from tyro.conf import arg
 from longtail.cli.loading import say_origin, telling
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from longtail.benchmark.grid import Source
     from longtail.data import LongTailData
 
 T = TypeVar("T")
@@ -85,6 +88,17 @@ class Setup:
         if not self.quiet:
             say_origin(loaded)
         return loaded
+
+    def source(self, name: str) -> Source:
+        """Return how the processes of a grid load the data set themselves."""
+        from longtail.benchmark.grid import Source
+
+        same = ("imbalance", "profile", "subset_seed", "dev_per_class", "image_size", "strict")
+        return Source(name, root=self.data_root, **{field: getattr(self, field) for field in same})
+
+    def asked(self, options: Mapping[str, str]) -> dict[str, Any]:
+        """Return options of budget and method, the number of epochs among them where it was given."""
+        return {**options, **({} if self.epochs is None else {"epochs": self.epochs})}
 
     def request(self) -> dict[str, Any]:
         """Return the part of the request that `longtail.request.make_config` takes from these flags."""

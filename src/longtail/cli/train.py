@@ -122,8 +122,7 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
     from longtail.training.loop import InterruptedRunError
 
     data = arguments.load_data(arguments.data or "digits")
-    if arguments.epochs is not None:
-        options = {**options, "epochs": arguments.epochs}
+    options = arguments.asked(options)
     own: dict[str, Any] = {"seed": arguments.seed, "teacher": arguments.teacher, "options": options}
     config = request.make_config(data, arguments.method, **own, **arguments.request())
     folder = Path(arguments.out) if arguments.out is not None else request.default_folder(config)
