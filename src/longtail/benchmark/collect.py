@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from longtail.benchmark.grid import folder_name
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError
@@ -51,11 +53,21 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         "config": asdict(config),
         "runtime": runtime,
         "made_by": made_by,
+        "experts": _experts(folder),
     }
     target = Path(results_dir) / f"{folder_name(config)}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def _experts(folder: Path) -> list[float]:
+    """Return the accuracy of each of the run's experts; empty without experts, or where routers left some unasked."""
+    with np.load(folder / "test_logits.npz") as arrays:
+        if "expert_logits" not in arrays or np.isnan(arrays["expert_logits"]).any():
+            return []
+        right = arrays["expert_logits"].argmax(2) == arrays["targets"]
+    return [100.0 * float(share) for share in right.mean(1)]
 
 
 def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:

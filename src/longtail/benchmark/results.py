@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail import methods
-from longtail.benchmark import cost, published
+from longtail.benchmark import cost, orders, published
 from longtail.benchmark.collect import collect
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
 from longtail.errors import LongtailError, UsageError
@@ -47,7 +47,8 @@ def read(results_dir: str | Path) -> list[dict[str, Any]]:
     for path in sorted(Path(results_dir).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            results.append({key: content[key] for key in ("command", "metrics", "config", "runtime", "made_by")})
+            needed = {key: content[key] for key in ("command", "metrics", "config", "runtime", "made_by")}
+            results.append({**needed, "experts": content.get("experts", [])})
         except (ValueError, KeyError, TypeError) as error:
             raise LongtailError(f"{path} is not a result of a run: {type(error).__name__} {error}") from error
     return results
@@ -129,7 +130,7 @@ def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str], costs:
     )
     known = {row.method: _published(row.method, about, profile) for row in table.rows}
     parts = [title, "", *_rows(table, results, known, pages, costs), "", *_sources(known)]
-    parts += [*_missing(table, about, profile), *_machines(results)]
+    parts += [*_orders(table, results, about, profile), *_missing(table, about, profile), *_machines(results)]
     return "\n".join(parts) + "\n"
 
 
@@ -139,6 +140,20 @@ def _published(method: str, about: Mapping[str, Any], profile: str) -> list[publ
     if profile != "exp" or "=" in options:
         return []
     return [number for number in published.find(bare, about["dataset"], about["imbalance"]) if number.is_usual]
+
+
+def _orders(
+    table: Table, results: Sequence[Mapping[str, Any]], about: Mapping[str, Any], profile: str
+) -> list[str]:
+    """Return the orders that the decks report beside ours, and experts beside what they answer together."""
+    parts = []
+    on_cifar100 = about["dataset"] == "cifar100" and profile == "exp"
+    if on_cifar100 and (compared := orders.compare(table.rows, about["imbalance"])):
+        parts += ["Orders that published tables report (gains in points; here without a test of significance):", ""]
+        parts += [*compared, ""]
+    if together := orders.experts(results):
+        parts += ["Experts, or branches, alone and together (top-1):", "", *together, ""]
+    return parts
 
 
 def _missing(table: Table, about: Mapping[str, Any], profile: str) -> list[str]:

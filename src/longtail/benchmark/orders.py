@@ -1,0 +1,107 @@
+"""Orders of methods that the decks' tables report, and whether committed results show them too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from longtail.benchmark import published
+from longtail.benchmark.table import Row
+
+
+class Order(NamedTuple):
+    """A claim of a published table: one method above another, on CIFAR-100-LT.
+
+    Attributes:
+        above: The method that the table has above, spelled as `longtail.methods.canonical` does.
+        below: The other.
+        table: Name of the published table that holds both.
+    """
+
+    above: str
+    below: str
+    table: str
+
+
+ORDERS = (
+    Order("independent-experts", "bbn", "deck-000-cifar100"),
+    Order("independent-experts", "ldam+drw", "deck-000-cifar100"),
+    Order("bbn", "ldam+drw", "deck-000-cifar100"),
+    Order("ce+drw", "ce", "deck-001-cifar100"),
+    Order("ce+drs", "ce", "deck-001-cifar100"),
+    Order("bsce", "ce", "deck-001-cifar100"),
+    Order("dive", "bsce", "deck-001-cifar100"),
+    Order("ssd", "lws", "deck-001-cifar100"),
+    Order("ssd", "bbn", "deck-001-cifar100"),
+    Order("ssd", "ldam+drw", "deck-001-cifar100"),
+    Order("ldam+drw", "ldam", "deck-002-cifar100"),
+    Order("da-meta", "ce", "deck-002-cifar100"),
+    Order("da-meta", "cb-ce", "deck-002-cifar100"),
+    Order("da-meta", "l2rw", "deck-002-cifar100"),
+    Order("da-meta", "meta-weight-net", "deck-002-cifar100"),
+    Order("da-meta", "cb-finetune", "deck-002-cifar100"),
+    Order("ride", "ldam+drw", "deck-003-cifar100"),
+    Order("mislas", "ldam+drw", "deck-003-cifar100"),
+    Order("gcl", "mislas", "deck-003-cifar100"),
+    Order("crt+h2t", "crt+mixup", "deck-003-cifar100"),
+    Order("mislas+h2t", "mislas", "deck-003-cifar100"),
+    Order("gcl+h2t", "gcl", "deck-003-cifar100"),
+    Order("ride+h2t", "ride", "deck-003-cifar100"),
+    Order("reslt+h2t", "reslt", "deck-003-cifar100"),
+    Order("sade", "ride", "sade-readme"),
+)
+
+
+def published_gain(order: Order, imbalance: float) -> float | None:
+    """Return by how many points the table has ``above`` over ``below``; None where a cell is empty."""
+    values = {
+        cell.method: cell.value
+        for cell in reversed(published.table(order.table).cells)  # the first row of a method counts
+        if (cell.dataset, cell.imbalance, cell.score, cell.profile, cell.options)
+        == ("cifar100", imbalance, "top1", "exp", ())
+    }
+    if order.above not in values or order.below not in values:
+        return None
+    return values[order.above] - values[order.below]
+
+
+def compare(rows: Iterable[Row], imbalance: float) -> list[str]:
+    """Return a Markdown table of the orders of which both methods are among some rows; empty without any.
+
+    Args:
+        rows: Rows of one protocol on CIFAR-100-LT; a method that trains with held-out images counts as itself.
+        imbalance: The imbalance factor of all of them.
+    """
+    ours = {bare(row.method): row.scores["top1"] for row in reversed(list(rows)) if "=" not in row.method}
+    lines = []
+    for order in ORDERS:
+        above, below = ours.get(order.above), ours.get(order.below)
+        told = published_gain(order, imbalance)
+        if above is None or below is None or told is None:
+            continue
+        gain = above.mean - below.mean
+        verdict = "yes" if gain > 0 else "no"
+        lines.append(
+            f"| `{order.above}` above `{order.below}` | {order.table} | {told:+.1f} | {gain:+.1f} | {verdict} |"
+        )
+    head = ["| Order | Table | Published | Here | Holds |", "| --- | --- | ---: | ---: | --- |"]
+    return [*head, *lines] if lines else []
+
+
+def experts(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a Markdown table of the experts of methods that have several, beside the answer of all together."""
+    lines = []
+    for result in sorted(results, key=lambda r: (r["metrics"]["method"], r["metrics"]["seed"])):
+        metrics, own = result["metrics"], result["experts"]
+        if own:
+            each, over = ", ".join(f"{value:.1f}" for value in own), metrics["top1"] - max(own)
+            lines.append(
+                f"| `{metrics['method']}` | {metrics['seed']} | {each} | {metrics['top1']:.1f} | {over:+.1f} |"
+            )
+    head = ["| Method | Seed | Experts | Together | Over the best expert |", "| --- | ---: | --- | ---: | ---: |"]
+    return [*head, *lines] if lines else []
+
+
+def bare(label: str) -> str:
+    """Return the method of a row's label, without what stands in parentheses behind it."""
+    return label.partition(" (")[0]

@@ -1,0 +1,45 @@
+"""Orders that published tables report, beside ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from longtail import methods
+from longtail.benchmark import orders
+from longtail.benchmark.table import aggregate
+
+
+def rows(**top1):
+    about = {"dataset": "cifar100", "imbalance": 100.0, "protocol": "quick", "epochs": 24, "class_counts": None}
+    scores = {"many": 1.0, "medium": 1.0, "few": 1.0}
+    return aggregate({"method": name, "seed": 0, "top1": value, **scores, **about} for name, value in top1.items()).rows
+
+
+@pytest.mark.parametrize("order", orders.ORDERS, ids=str)
+def test_every_order_stands_in_its_table_and_can_be_run(order):
+    assert orders.published_gain(order, 100.0) > 0
+    for name in (order.above, order.below):
+        assert methods.canonical(name) == name
+
+
+def test_gains_are_those_of_the_table_and_of_the_rows():
+    lines = orders.compare(
+        rows(**{"crt+h2t": 40.0, "crt+mixup": 41.5, "dive (10 images a class held out)": 36.0, "bsce": 34.0}), 100.0
+    )
+    assert lines[2:] == [
+        "| `dive` above `bsce` | deck-001-cifar100 | +3.0 | +2.0 | yes |",
+        "| `crt+h2t` above `crt+mixup` | deck-003-cifar100 | +2.0 | -1.5 | no |",
+    ]
+
+
+def test_variants_and_other_imbalances_are_not_compared():
+    assert orders.compare(rows(**{"crt+h2t (h2t_p=0.1)": 40.0, "crt+mixup": 41.5}), 100.0) == []
+    assert orders.compare(rows(**{"crt+h2t": 40.0, "crt+mixup": 41.5}), 10.0) == []
+
+
+def test_experts_stand_beside_their_answer():
+    metrics = {"method": "ride", "seed": 0, "top1": 40.0}
+    lines = orders.experts(
+        [{"metrics": metrics, "experts": [36.0, 38.5]}, {"metrics": {**metrics, "method": "ce"}, "experts": []}]
+    )
+    assert lines[2:] == ["| `ride` | 0 | 36.0, 38.5 | 40.0 | +1.5 |"]
