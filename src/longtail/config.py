@@ -89,7 +89,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the versions, the commit and the command of this process."""
+    """Return the versions, the machine, the commit and the command of this process."""
     import numpy
     import torch
 
@@ -99,6 +99,7 @@ def provenance() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "processor": _processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _git_commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -14,8 +14,8 @@ from longtail.networks import build_network
 from longtail.request import Task, build_recipe, default_folder, make_config
 from longtail.training import loop
 from longtail.training.loader import StageLoader
-from longtail.training.progress import SilentReporter
 from longtail.training.world import World
+from reporters import Crash
 
 WORKS = ["ce", "focal", "cb-ce", "bsce", "la", "vs", "seql", "ldam", "cb-sampling", "crt", "lws", "tau-norm", "ncm"]
 WORKS += ["ldam+drw", "ce+drs", "ce+post-hoc-la"]
@@ -23,6 +23,7 @@ REFUSED = {
     "bsce+mixup": r"its stage 'train' mixes images \(Mixup\)",
     "mislas": "mixes images",
     "ce+cmo": r"mixes images \(CMO\)",
+    "ce+randaug": "augments images in its own way",
     "crt+h2t": "mixes images",
     "independent-experts": "network of several experts",
     "ride": "network of several experts",
@@ -144,25 +145,13 @@ def test_training_on_stored_features_is_training_on_images(digits, plain_run, tm
     torch.testing.assert_close(trained["head.weight"], network.head.weight.data, rtol=1e-4, atol=1e-5)
 
 
-class KilledReporter(SilentReporter):
-    """Ends the work at a step, as a kill would."""
-
-    def __init__(self, at):
-        self.left = at
-
-    def step(self, epoch, step, steps, images):
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("killed")
-
-
 @pytest.mark.parametrize(("name", "at"), [("ldam+drw", 50), ("crt", 90)])
 def test_a_killed_run_goes_on_to_the_same_bits(name, at, digits, plain_run, tmp_path, monkeypatch):
     monkeypatch.setattr(longtail.folder, "SAVE_SECONDS", 0.0)
     options = {**plain_run, "epochs": 5, "freeze_backbone": True}
     whole = longtail.train(digits, name, out=tmp_path / "whole", **options)
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, name, out=tmp_path / "killed", reporter=KilledReporter(at), **options)
+        longtail.train(digits, name, out=tmp_path / "killed", reporter=Crash(at), **options)
     resumed = longtail.train(digits, name, out=tmp_path / "killed", resume=True, **options)
     ours, theirs = (load_file(run.path / "model.safetensors") for run in (whole, resumed))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -180,7 +169,7 @@ def test_weights_are_where_the_run_begins_and_are_not_needed_again(digits, plain
     path, state = weights_file(tmp_path)
     options = {**plain_run, "weights": path, "freeze_backbone": True}
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "bsce", out=tmp_path / "run", reporter=KilledReporter(30), **options)
+        longtail.train(digits, "bsce", out=tmp_path / "run", reporter=Crash(30), **options)
     path.unlink()
     run = longtail.train(digits, "bsce", out=tmp_path / "run", resume=True, **options)
     trained = load_file(run.path / "model.safetensors")

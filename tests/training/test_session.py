@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import longtail
 from longtail.config import read_config
 from longtail.errors import UsageError
-from longtail.training.progress import SilentReporter
 from longtail.training.runtime import Runtime, settle, step_seconds
+from reporters import Crash
 
 KILLED = """
 import sys, longtail
@@ -140,13 +140,8 @@ def test_compiled_training_equals_eager_to_rounding(digits, plain_run, tmp_path)
 
 
 def test_a_run_killed_before_its_first_state_begins_again(digits, plain_run, tmp_path):
-    class Crash(SilentReporter):
-        def epoch(self, record):
-            if record["epoch"] == 2:
-                raise RuntimeError("killed")
-
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "ce", out=tmp_path / "run", reporter=Crash(), **plain_run)
+        longtail.train(digits, "ce", out=tmp_path / "run", reporter=Crash(22), **plain_run)  # 11 steps an epoch
     assert not (tmp_path / "run" / "state.pt").exists()
     run = longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)
     assert [record["epoch"] for record in run.history] == [1, 2, 3]

@@ -19,9 +19,9 @@ from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Teacher, build_network
 from longtail.sampling import ClassBalancedSampling, InstanceSampling
 from longtail.training.loader import StageLoader
-from longtail.training.progress import SilentReporter
 from longtail.training.recipe import Recipe, Schedule, Stage
 from longtail.training.world import World
+from reporters import Crash
 
 PLAIN = Compose((Normalize((0.0,), (1.0,)),))
 
@@ -58,16 +58,6 @@ def table(monkeypatch):
     card = methods.Card("Taught", "nobody", "", "for tests", "never", teacher=True)
     monkeypatch.setitem(methods.METHODS, "taught", methods.Entry(taught, card))
     monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
-
-
-class Crash(SilentReporter):
-    def __init__(self, after):
-        self.left = after
-
-    def step(self, epoch, step, steps, images):
-        self.left -= 1
-        if not self.left:
-            raise RuntimeError("killed")
 
 
 def tensors(run):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import random
+import re
 
 import pytest
 import torch
@@ -48,6 +50,62 @@ def test_a_truncated_state_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(LongtailError, match="cannot be read as a state file"):
         load_state(path)
+
+
+def equal(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(equal, one, other))
+    return type(one) is type(other) and one == other
+
+
+def damaged(content: bytes, whims: random.Random):
+    """Bits flipped, ends and middles cut off, and stretches of zeros, at many places; and entries marked as folders."""
+    marks = [found.start() + 38 for found in re.finditer(rb"PK\x01\x02", content)]
+    for k in [*range(whims.randrange(20), len(content), 20), *marks]:
+        bit = 4 if k in marks else whims.randrange(8)
+        yield content[:k] + bytes([content[k] ^ 1 << bit]) + content[k + 1 :]
+    for k in range(whims.randrange(99), len(content), 99):
+        yield content[:k]
+        yield content[:k] + content[k + whims.randrange(1, 60) :]
+        yield content[:k] + bytes(min(64, len(content) - k)) + content[k + 64 :]
+
+
+def test_a_damaged_byte_is_refused_or_does_not_matter(tmp_path):
+    """Whatever happens to the file, a run never goes on with other numbers than those that were saved."""
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "state.pt"
+    saved = {"network": dict(network.state_dict()), "optimizer": optimizer.state_dict(), "best": None}
+    save_state(path, {**saved, "position": {"stage": 0, "loss_sum": 0.5}, "history": [{"loss": 1.0, "stage": "train"}]})
+    content, whole = path.read_bytes(), load_state(path)
+    loaded, refusals = 0, []
+    for changed in damaged(content, random.Random(0)):
+        path.write_bytes(changed)
+        try:
+            found = load_state(path)
+        except LongtailError as error:
+            refusals.append(error.message)
+        else:
+            loaded += 1
+            assert equal(found, whole)
+    assert 0 < loaded < len(refusals)
+    assert all(told.startswith(str(path)) and "\n" not in told for told in refusals)
+
+
+def test_a_state_of_another_run_is_refused(digits, plain_run, tmp_path):
+    small, other = tmp_path / "small", tmp_path / "other"
+    longtail.train(digits, "ce", out=small, **plain_run)
+    longtail.train(digits, "ride", out=other, **plain_run)
+    (small / "metrics.json").unlink()
+    (small / "state.pt").write_bytes((other / "state.pt").read_bytes())
+    with pytest.raises(LongtailError, match=r"state.pt does not fit the configuration beside it"):
+        longtail.train(digits, "ce", out=small, resume=True, **plain_run)
 
 
 def test_a_hostile_state_is_refused_and_not_run(tmp_path):

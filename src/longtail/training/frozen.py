@@ -28,8 +28,8 @@ def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
         context: What the recipe was built for.
 
     Raises:
-        UsageError: A stage needs images: it mixes them, looks at further views or the development set, or learns from
-            networks; or the network is not a backbone with a head.
+        UsageError: A stage needs images: it mixes them or augments them in its own way, looks at further views or the
+            development set, or learns from networks; or the network is not a backbone with a head.
     """
     if getattr(recipe.network, "func", recipe.network) is not build_network:
         raise UsageError(
@@ -38,7 +38,7 @@ def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
             fix=_FIX,
         )
     for stage in recipe.stages:
-        reason = _obstacle(stage)
+        reason = _obstacle(stage, context)
         if reason:
             raise UsageError(
                 f"{method} does not work with --freeze-backbone: its stage {stage.name!r} {reason}", fix=_FIX
@@ -48,9 +48,11 @@ def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
     return changed
 
 
-def _obstacle(stage: Stage) -> str:
+def _obstacle(stage: Stage, context: Context) -> str:
     """Return what a stage needs beside features; an empty string for nothing."""
+    own_augmentation = bool(stage.epochs) and stage.augment not in (context.augment, context.plain)
     obstacles = {
+        "augments images in its own way": own_augmentation,
         f"mixes images ({type(stage.mixing).__name__})": stage.mixing is not None,
         "compares several views of an image": bool(stage.views),
         "looks at images of the development set": bool(stage.dev),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from longtail.augment import Compose
 from longtail.errors import LongtailError
@@ -20,16 +18,11 @@ from longtail.networks import Network
 from longtail.training.inference import HeadView, network_logits, stored_features
 from longtail.training.loader import StageLoader, step_seed
 from longtail.training.progress import Position, Reporter
-from longtail.training.recipe import Measured, Prepared, Recipe, Shape, Stage, enter_structure
-from longtail.training.runtime import Runtime
+from longtail.training.recipe import Choosing, Measured, Prepared, Recipe, Shape, Stage, enter_structure
+from longtail.training.runtime import Runtime, compile_in_place
+from longtail.training.step import step_module
 from longtail.training.world import World
-from longtail.types import Batch, Progress
-
-# Batch-norm statistics stay per process; newer torch has another name for it.
-_NEW_NAME, _OLD_NAME = "forward_sync_buffers", "broadcast_buffers"
-_BUFFERS_STAY: dict[str, Any] = {
-    _NEW_NAME if _NEW_NAME in inspect.signature(DistributedDataParallel).parameters else _OLD_NAME: False
-}
+from longtail.types import Progress
 
 
 class InterruptedRunError(LongtailError):
@@ -38,18 +31,6 @@ class InterruptedRunError(LongtailError):
 
 class DivergedError(LongtailError):
     """The loss is not finite; the last good state is on disk."""
-
-
-class _Step(nn.Module):
-    """Objective and network as one module, so that DistributedDataParallel averages the gradients of both."""
-
-    def __init__(self, objective: nn.Module, network: nn.Module) -> None:
-        super().__init__()
-        self.objective = objective
-        self.network = network
-
-    def forward(self, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
-        return self.objective(self.network, batches, progress)  # type: ignore[no-any-return]
 
 
 class Training:
@@ -217,7 +198,7 @@ class Training:
         else:
             self._stored = None  # the backbone moves, or at least its batch norm
             if self.runtime.compile:
-                network.backbone.compile(dynamic=False)
+                compile_in_place(network.backbone)
         loader = StageLoader(
             images,
             self._targets,
@@ -228,16 +209,10 @@ class Training:
             world=self.world,
             dev=self._dev,
         )
-        step = self._step_module(view)
+        assert self._objective is not None
+        step = step_module(self._objective, view, self.world)
         while self.position.epoch < stage.epochs:
             self._epoch(stage, loader, step)
-
-    def _step_module(self, view: nn.Module) -> nn.Module:
-        assert self._objective is not None
-        step: nn.Module = _Step(self._objective, view)
-        if self.world.size > 1:
-            step = DistributedDataParallel(step, **_BUFFERS_STAY)
-        return step
 
     def _epoch(self, stage: Stage, loader: StageLoader, step: nn.Module) -> None:
         p = self.position
@@ -292,6 +267,8 @@ class Training:
         p.images += images
         record = {"stage": stage.name, "epoch": stage.first_epoch + p.epoch, "lr": lr, "loss": loss, "seconds": seconds}
         record["images_per_second"] = images / seconds
+        if isinstance(stage.objective, Choosing) and (chosen := stage.objective.chosen()):
+            record["chosen"] = chosen
         is_last = p.epoch == stage.epochs and p.stage == len(self.recipe.stages) - 1
         self._after_epoch(record, is_last)
         self._reporter.epoch(record)

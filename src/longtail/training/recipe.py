@@ -63,6 +63,15 @@ class Measured(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """An objective that chooses some of its settings itself, in `Measured.measure`, and says which it chose."""
+
+    def chosen(self) -> dict[str, float]:
+        """Return what was chosen, by name; empty where all was given. Every line of the stage's history has it."""
+        ...
+
+
 class Shape(NamedTuple):
     """What a network is built for: name of the backbone, number of classes, channels of the images."""
 
@@ -89,6 +98,15 @@ class SGD:
     weight_decay: float = 2e-4
     nesterov: bool = False
     lr_scales: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"learning rate is {self.lr}; it must be a finite number above 0")
+        for start, factor in self.lr_scales:
+            if not 0 <= factor < math.inf:
+                raise ValueError(
+                    f"factor of the learning rate of {start!r} is {factor}; it must be finite and at least 0"
+                )
 
     def parameter_groups(self, network: nn.Module, objective: nn.Module) -> list[dict[str, Any]]:
         """Return what trains in both as groups of one learning rate, each with its ``lr_scale``.
@@ -201,6 +219,8 @@ class Stage:
             raise ValueError(f"stage {self.name!r}: features are cached of the first view of training images only")
         if self.continues and self.new_network is not None:
             raise ValueError(f"stage {self.name!r}: a new network cannot go on with the optimiser of the one before")
+        if self.objective is not None and self.epochs < 1:
+            raise ValueError(f"stage {self.name!r}: epochs is {self.epochs}; a stage that trains needs at least 1")
 
 
 @dataclass(frozen=True)

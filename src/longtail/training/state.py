@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,9 @@ def load_state(path: Path) -> dict[str, Any]:
         LongtailError: The file is not a state, is damaged, or is of another version of the format.
     """
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damage shows in the archive, the pickle or a tensor, as whatever comes first
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LongtailError(
             f"{path} cannot be read as a state file: {reason}", fix="start again in a new folder"
@@ -64,3 +65,15 @@ def load_state(path: Path) -> dict[str, Any]:
             fix="finish the run with the version that began it, or start again in a new folder",
         )
     return dict(state)
+
+
+def _check_sums(path: Path) -> None:
+    """Raise an error where a byte of the content has changed: torch itself would load it as it is.
+
+    The sums of the archive do not cover the mark of a folder; a tensor with it would be loaded as random memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        folders = (entry.filename for entry in archive.infolist() if entry.external_attr & 0x10)
+        damaged = archive.testzip() or next(folders, None)
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it is damaged")

@@ -48,7 +48,11 @@ class World:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started (gloo on CPU, nccl on CUDA); a plain process is a world of one."""
+    """Join the processes that torchrun started; a plain process is a world of one.
+
+    Tensors on CUDA travel by nccl. Those in host memory, such as the answer whether to stop, travel by gloo in any
+    case: nccl cannot carry them, and so no step waits for the device.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
@@ -57,7 +61,7 @@ def joined(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     started = not dist.is_initialized()
     if started:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
