@@ -166,7 +166,7 @@ def profile_steps(images: Tensor, targets: Tensor, runtime: Runtime, batch: int,
     if runtime.device.startswith("cuda"):
         # Stopping the profiler waits once itself.
         counts = {key: max(0, count - 1) if key.startswith("cuda") else count for key, count in counts.items()}
-    sort = "self_cpu_time_total" if not runtime.device.startswith("cuda") else "self_cuda_time_total"
+    sort = "self_cpu_time_total" if not runtime.device.startswith("cuda") else "self_device_time_total"
     table = averages.table(sort_by=sort, row_limit=12, max_name_column_width=40)
     return {"steps": steps, "waits_per_step": sum(counts.values()) / steps, "waits": counts, "table": table}
 

@@ -4,7 +4,8 @@ from safetensors.torch import load_file
 
 import longtail
 from longtail.benchmark import decoupling
-from longtail.benchmark.execution import Machine, execute
+from longtail.benchmark.execution import execute
+from longtail.benchmark.job import Machine
 
 SHORT = {"epochs": 2, "stage2_epochs": 1}
 

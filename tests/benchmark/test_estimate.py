@@ -1,4 +1,4 @@
-"""Estimates: every stage is measured, what is shared or done is left out. No test looks at how fast this machine is."""
+"""Estimates: what is measured, taken from cards, or left out. No test looks at how fast this machine is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from longtail import methods
 from longtail.benchmark import cost, estimate
 from longtail.benchmark.estimate import Cost, measure, seconds_left
-from longtail.benchmark.execution import Machine, execute
+from longtail.benchmark.execution import execute
 from longtail.benchmark.grid import plan
+from longtail.benchmark.job import Machine
 from longtail.training.runtime import Runtime
 
 PLAIN = Machine("cpu", 1, "off", Runtime())
@@ -25,8 +27,7 @@ def test_every_stage_of_a_run_is_measured_and_nothing_is_left_behind(digits, tmp
         measured = measure(cell, Runtime())
         assert len(measured.stages) == len(cell.stage_epochs)
         assert all(seconds > 0 for seconds in measured.stages)
-        assert measured.shared == (1 if cell.first_stage else 0)
-        assert measured.images == len(digits.train)
+        assert (measured.images, measured.epochs) == (len(digits.train), 3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,15 +35,21 @@ def test_twice_the_epochs_take_about_twice_as_long_by_arithmetic():
     watch = estimate._Stopwatch(Runtime())
     watch._times, watch.steps = [0.0, 5.0, 6.0, 7.0, 9.0], 10
     assert watch.total(3) == (5.0 + 1.0 * 29, 1.0)  # the first step carries what the stage does at its beginning
-    whole = Cost((30.0, 6.0), 1, 4.0, 1000)
-    assert whole.seconds(2000, first_stage_is_there=False) == 76.0
-    assert whole.seconds(2000, first_stage_is_there=True) == 16.0
+    whole = Cost((30.0, 6.0), 4.0, 1000, 10)
+    assert whole.seconds(2000, 10) == 76.0
+    assert whole.seconds(500, 30) == 58.0
 
 
-def test_what_is_done_is_left_out_and_equal_runs_are_measured_once(digits, tmp_path, monkeypatch):
-    kinds = []
-    monkeypatch.setattr(estimate, "measure", lambda cell, runtime: kinds.append(cell.name) or Cost((8.0,), 0, 2.0, 1))
+@pytest.fixture
+def measured(digits, monkeypatch) -> list[str]:
+    """Names of the runs that were measured; each takes 8 s an image in 4 epochs, and 2 s of evaluation."""
+    names: list[str] = []
+    monkeypatch.setattr(estimate, "measure", lambda cell, runtime: names.append(cell.name) or Cost((8.0,), 2.0, 1, 4))
     monkeypatch.setattr(estimate, "stand_in", lambda source: digits)
+    return names
+
+
+def test_what_is_done_is_left_out_and_plain_training_is_measured_once(digits, tmp_path, measured):
     cells = plan(digits, ["ce", "bsce"], [0, 1], tmp_path, protocol="quick", precision="fp32", options={"epochs": 4})
     list(execute(cells[:1], digits, machine=PLAIN))
     half = cells[1]
@@ -51,15 +58,44 @@ def test_what_is_done_is_left_out_and_equal_runs_are_measured_once(digits, tmp_p
     left = seconds_left(cells, PLAIN)
     whole = 8.0 * len(digits.train) + 2.0
     assert [left[cell.folder] for cell in cells] == [0.0, whole / 2, whole, whole]
-    assert sorted(kinds) == ["bsce seed 0", "ce seed 1"]
+    assert measured == ["ce seed 0"]
+
+
+def test_methods_take_what_their_cards_say_beyond_a_first_stage_that_is_there(digits, tmp_path, measured):
+    cells = cells_of(digits, tmp_path, ["ride", "ride+h2t", "tau-norm"], epochs=8)
+    seconds = seconds_left(cells, PLAIN)
+    left = {cell.config.method: seconds[cell.folder] for cell in cells}
+    plain = 16.0 * len(digits.train) + 2.0
+    ride = cost.factor("ride")
+    assert left == pytest.approx({"ce": plain, "ride": ride * plain, "ride+h2t": 0.03 * ride * plain, "tau-norm": 0.0})
+
+
+def test_a_dry_run_does_not_try_compilation_on_a_cpu(digits, tmp_path, measured, monkeypatch):
+    asked = []
+    monkeypatch.setattr(estimate, "settled_for", lambda cell, data, machine: asked.append(machine.compile) or Runtime())
+    for compile in ("auto", "on"):
+        seconds_left(cells_of(digits, tmp_path, ["ce"]), Machine("cpu", 1, compile))
+    assert asked == ["off", "on"]
+
+
+def test_every_card_tells_a_cost_that_can_be_counted_with():
+    names = [*methods.names(), *(f"ce+{modifier}" for modifier in methods.modifiers())]
+    assert all(1.0 <= cost.factor(name) <= 6.0 for name in names)
+    told = ("1x", "about 3x: so it is", "3x to 4x, 1x at the test", "2x (rotation)")
+    assert [cost._factor(text) for text in told] == [1.0, 3.0, 4.0, 2.0]
+    assert cost._factor("1x plus 3 %; nothing at test time") == 1.03
+    assert cost._factor("1x plus a few per cent") == 1.05
+    for text in ("cheap", "1.5 times", "2xy", ""):
+        with pytest.raises(ValueError, match="cost is"):
+            cost._factor(text)
 
 
 def test_cost_beside_cross_entropy(tmp_path, monkeypatch):
     def pretended(cell, runtime):
-        return Cost((3.0, 3.0) if cell.config.method == "dive" else (2.0,), 0, 100.0, 1)
+        return Cost((3.0, 3.0) if cell.config.method == "dive" else (2.0,), 100.0, 1, 1)
 
     monkeypatch.setattr(estimate, "measure", pretended)
-    monkeypatch.setattr("longtail.benchmark.execution.settled_for", lambda *args: Runtime())
+    monkeypatch.setattr("longtail.benchmark.job.settled_for", lambda *args: Runtime())
     file = tmp_path / "benchmarks" / "cost-here.json"
     assert cost.main([str(file), "dive", "bsce"]) == 0
     assert json.loads(file.read_text())["cost"] == {"ce": 1.0, "dive": 3.0, "bsce": 1.0}

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from longtail import session
-from longtail.benchmark import execution, grid, pool
-from longtail.benchmark.execution import Machine, alone, execute
+from longtail.benchmark import execution, grid, job, pool
+from longtail.benchmark.execution import execute, taken_over
+from longtail.benchmark.job import Job, Machine, alone
 from longtail.benchmark.table import aggregate, to_csv
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.training.loop import InterruptedRunError
 from longtail.training.runtime import Runtime
 
@@ -131,7 +132,7 @@ class Imagined:
     """Lanes that do each job in this process, the last one first."""
 
     def __init__(self, machine, number, order):
-        self.machine, self.number, self.order, self.jobs = machine, number, order, []
+        self.number, self.order, self.jobs = number, order, []
 
     def free(self):
         return len(self.jobs) < self.number
@@ -142,7 +143,7 @@ class Imagined:
         self.jobs.append(job)
 
     def wait(self):
-        return [execution.run_job(self.jobs.pop())]
+        return [job.run_job(self.jobs.pop())]
 
     def stop(self):
         self.order.append("stop")
@@ -176,13 +177,50 @@ def test_first_stages_are_awaited_and_a_failed_one_is_trained_by_each(digits, tm
 
 def test_side_by_side_shares_one_measurement_that_survives(digits, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(execution, "settle", lambda *args, **keywords: calls.append(keywords) or Runtime(threads=1))
+    monkeypatch.setattr(job, "settle", lambda *args, **keywords: calls.append(keywords) or Runtime(threads=1))
     cells = grid.plan(digits, ["bsce"], [0], tmp_path, protocol="quick", options={"epochs": 1})
     _, bsce = execute(cells, digits, lanes=imagined([]))
     assert len(calls) == 1
     (bsce.cell.folder / "metrics.json").unlink()
     assert [o.status for o in execute(cells, digits, lanes=imagined([]))] == ["kept", "done"]
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("lanes", [None, imagined([])], ids=["in-turn", "side-by-side"])
+def test_a_later_call_decides_on_threads_and_compilation_again_and_keeps_the_precision(digits, tmp_path, lanes):
+    """A grid that was begun alone on two threads goes on as two jobs of one thread each."""
+    cells = plan(digits, tmp_path, ["ce", "bsce"], [0], epochs=1)
+    list(execute(cells[:1], digits, machine=Machine("cpu", 2, "off", Runtime("cpu", "fp32", 2))))
+    _, later = execute(cells, digits, machine=Machine("cpu", 1, "off"), lanes=lanes)
+    assert (later.metrics["threads"], later.metrics["precision"]) == (1, "fp32")
+
+
+def test_choices_of_another_kind_of_device_are_not_taken_over(digits, tmp_path, monkeypatch):
+    cells = plan(digits, tmp_path, ["ce"], [0], epochs=1)
+    list(execute(cells, digits, machine=PLAIN))
+    assert taken_over(cells, Machine()) == PLAIN.runtime
+    assert taken_over(cells, Machine("cpu", "2", "on")) == Runtime("cpu", "fp32", 2, compile=True)
+    with pytest.raises(UsageError, match="threads is 'many'"):
+        taken_over(cells, Machine("cpu", "many"))
+    monkeypatch.setattr(execution, "pick_device", torch.device)
+    assert taken_over(cells, Machine("cuda:0")) is None
+    assert taken_over([], Machine("cpu")) is None
+
+
+def test_processes_use_their_share_of_the_threads(digits, tmp_path, monkeypatch):
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    (cell,) = plan(digits, tmp_path, ["ce"], [0], epochs=1)
+    job.work(Job(cell, Machine(runtime=Runtime(threads=3))))
+    assert set_to[0] == 3
+
+
+def test_the_time_that_a_process_needs_to_start_counts(digits, tmp_path):
+    (cell,) = plan(digits, tmp_path, ["ce"], [0], epochs=9999)
+    late = Job(cell, PLAIN, until=time.time() - 1)
+    assert late.seconds() < 0
+    assert job.run_job(late, digits).status == "stopped"
+    assert Job(cell, PLAIN).seconds() is None
 
 
 def test_ctrl_c_stops_all_lanes(digits, tmp_path):
@@ -217,7 +255,7 @@ def test_a_time_limit_stops_inside_a_run_and_between_runs(digits, tmp_path, lane
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_folder_is_held_by_one_process_until_that_dies(tmp_path, monkeypatch):
-    monkeypatch.setattr(execution, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(job, "LOCK_SECONDS", 0.3)
     child = os.fork()
     if child == 0:
         with alone(tmp_path / "run"):

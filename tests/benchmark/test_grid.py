@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from longtail import session
+from longtail import session, underway
 from longtail.benchmark import execution, grid
+from longtail.benchmark.job import Machine
 from longtail.errors import UsageError
 from longtail.training.runtime import Runtime
 
@@ -24,7 +25,7 @@ def plan(digits, tmp_path):
 
 
 def execute(cells, digits):
-    return list(execution.execute(cells, digits, machine=execution.Machine("cpu", 1, "off")))
+    return list(execution.execute(cells, digits, machine=Machine("cpu", 1, "off")))
 
 
 def names(cells):
@@ -105,19 +106,18 @@ def grid_alone(digits, out: Path):
     return grid.plan(digits, ["tau-norm"], [0], out, protocol="quick", precision="fp32", options=OPTIONS)
 
 
-def test_failures_do_not_stop_the_grid(plan, digits, monkeypatch):
-    train = session.train
-
-    def fails(data, method, **keywords):
-        if method == "ce":
-            raise RuntimeError("no memory")
-        return train(data, method, **keywords)
-
-    monkeypatch.setattr(session, "train", fails)
+def test_failures_do_not_stop_the_grid(plan, digits, train_fails, monkeypatch):
+    train_fails({"ce": RuntimeError("no memory")})
     ce, tau = execute(plan(["tau-norm"], seeds=[0]), digits)
-    assert (ce.status, ce.reason, ce.metrics) == ("failed", "RuntimeError: no memory", None)
+    told = ce.cell.folder / "error.txt"
+    assert (ce.status, ce.metrics) == ("failed", None)
+    assert ce.reason == f"RuntimeError: no memory (traceback in {told})"
+    assert "train_or_fail" in told.read_text()
     assert tau.status == "done"
     assert tau.metrics["stage1"] is None
+    monkeypatch.undo()
+    assert [outcome.status for outcome in execute([ce.cell], digits)] == ["done"]
+    assert not told.exists()
 
 
 def test_folder_of_another_configuration(plan, digits):
@@ -133,8 +133,8 @@ def test_one_measurement_serves_the_whole_grid(plan, digits, monkeypatch):
         settled.append(keywords["threads"])
         return Runtime(precision="bf16", threads=1)
 
-    monkeypatch.setattr(session, "settle", settle)
+    monkeypatch.setattr(underway, "settle", settle)
     cells = plan(["ce", "bsce"], seeds=[0], precision="auto")
-    outcomes = list(execution.execute(cells, digits, machine=execution.Machine("cpu")))
+    outcomes = list(execution.execute(cells, digits, machine=Machine("cpu")))
     assert settled == ["auto"]
     assert [outcome.metrics["precision"] for outcome in outcomes] == ["bf16", "bf16"]

@@ -11,6 +11,7 @@ from longtail import methods
 from longtail.benchmark import published
 from longtail.benchmark.published import find, load, span
 from longtail.errors import UsageError
+from longtail.training.budget import Context, augmentation_for, budget_for
 
 TABLES = [published.table(name) for name in published.names()]
 KANG = {"imagenet-lt": (385, 479, 136), "places-lt": (131, 163, 71), "inat18": (842, 4076, 3224)}
@@ -175,6 +176,17 @@ def test_find_gives_each_number_once_and_leaves_variants_out():
     wide = {row.value: row.is_usual for row in find("ce", "cifar100", 100)}
     assert not wide[47.4]  # another network
     assert wide[38.32]
+
+
+def test_rows_of_methods_that_are_here_can_be_built():
+    """What a row says of a method's options is what the method takes, values included."""
+    plain = augmentation_for("cifar100", (0.5,) * 3, (0.2,) * 3)
+    budget = budget_for("cifar100", "published")
+    context = Context(tuple(range(100, 0, -1)), "published", budget, plain, plain, dev_per_class=4)
+    wanted = {(row.method, row.options) for row in load() if row.method.split("+")[0] in methods.names()}
+    assert ("ride+h2t", (("ride.classifier", "linear"),)) in wanted
+    for name, options in wanted:
+        assert methods.build(name, context, dict(options)).stages
 
 
 def test_unknown_table():

@@ -11,11 +11,12 @@ import pytest
 
 from longtail import methods
 from longtail.benchmark import published, render, reproduction
-from longtail.benchmark.grid import Source
+from longtail.benchmark.grid import Request, Source, arrange, task_of
 from longtail.benchmark.reproduction import Wanted, plan, score_of
 from longtail.benchmark.standin import stand_in
 from longtail.data import long_tail_counts
 from longtail.errors import UsageError
+from longtail.request import build_recipe
 
 CIFAR_TABLES = [
     "deck-000-cifar10", "deck-000-cifar100", "deck-000-ablation", "deck-001-cifar100", "deck-001-dive-table6",
@@ -74,6 +75,44 @@ def test_equal_rows_are_one_run(tmp_path):
     made = plan("deck-001-cifar100", Wanted(seeds=(0,), imbalance=100, methods=["ldam+drw"]), tmp_path)
     assert [c.published.value for c in made.comparisons] == [42.0, 42.04]
     assert len(made.cells) == 1
+
+
+@pytest.mark.parametrize("name", published.names())
+def test_different_runs_of_a_table_never_share_a_folder(name, tmp_path):
+    """A number stands beside a run of its own profile, development set, options and length."""
+    made = plan(name, Wanted(seeds=(0,)), tmp_path)
+    for comparison in made.comparisons:
+        for cell in comparison.cells:
+            assert cell.config.profile == comparison.published.profile
+            assert cell.config.imbalance == comparison.published.imbalance
+    assert len({cell.folder for cell in made.cells}) == len(made.cells)
+
+
+def test_columns_of_other_lengths_are_other_runs(tmp_path, monkeypatch):
+    """Of iNaturalist only the sizes are pretended: the files are too large for a test."""
+    small = replace(stand_in(Source("cifar10", 100)), name="inat18", profile="natural")
+    monkeypatch.setattr(reproduction, "_stand_in", lambda source: small)
+    made = plan("deck-001-inat18", Wanted(seeds=(0,), methods=["crt", "ldam+drw"]), tmp_path)
+    assert made.cells
+    for comparison in made.comparisons:
+        for cell in comparison.cells:
+            assert cell.config.budget["epochs"] == comparison.published.epochs
+    assert {cell.config.budget["epochs"] for cell in made.cells} == {90, 200}
+    assert all(f"{cell.config.backbone}-" in cell.folder.name for cell in made.cells)
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    made = plan("deck-001-cifar100", Wanted(seeds=(0,), methods=["ce"], imbalance=100), tmp_path)
+    (cell,) = made.cells
+    recipe = build_recipe(cell.config, task_of(cell.config, stand_in(cell.source)))
+    requests = [Request(replace(cell.config, backbone=name), recipe, cell.source) for name in ("resnet20", "resnet32")]
+    with pytest.raises(ValueError, match="backbone 'resnet32' here, 'resnet20' there"):
+        arrange(requests, tmp_path)
+
+
+def test_another_length_than_the_printed_one_is_said(tmp_path):
+    made = plan("mwnet-poster", Wanted(seeds=(0,), methods=["ce"]), tmp_path)
+    assert render.notes(made) == ["base CE: printed of 100 epochs, ours has 200"]
 
 
 def test_large_tables_say_what_they_need(tmp_path):

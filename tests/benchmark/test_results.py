@@ -61,7 +61,7 @@ def test_collect_a_run(tmp_path, plain_run):
 
 def test_folders_of_the_machine_are_not_told():
     command = "longtail train cifar100 --out '/home/me/my runs/ce' --data-root=/data --lr 0.1"
-    assert collect._without_folders(command) == "longtail train cifar100 --out ce --data-root=data --lr 0.1"
+    assert collect.without_folders(command) == "longtail train cifar100 --out ce --data-root=data --lr 0.1"
 
 
 def test_page_is_ordered_and_stands_beside_published_numbers():
@@ -92,7 +92,7 @@ def test_variants_and_development_sets_have_rows_of_their_own():
     dev["config"] = {"profile": "exp", "options": {}, "dev_per_class": 10}
     page = results.page([result(), variant, dev])
     assert (
-        "| ride (ride.experts=4) | 1 | 50.0 | 65.0 | 37.0 | 8.0 | 50.4 | 1.5x to 1.8x with three experts | - |" in page
+        "| ride (ride.experts=4) | 1 | 50.0 | 65.0 | 37.0 | 8.0 | 50.4 | 1.5x to 1.9x with three experts | - |" in page
     )
     assert "| ce (10 images a class held out) | 1 | 39.5 |" in page
     assert "| ce | 1 | 38.0 |" in page
@@ -112,6 +112,17 @@ def test_cost_is_the_measured_one_or_the_card_s(tmp_path):
     file.write_text("[]")
     with pytest.raises(LongtailError, match="not a measurement"):
         cost.read(tmp_path)
+
+
+def test_the_page_says_on_what_was_run_and_that_a_gpu_is_still_to_be_tried():
+    page = results.page([result()])
+    assert "- a CPU, torch 2.13.0, longtail 0.1.0 at commit 0123456789ab+changes" in page
+    assert "No run was made on a GPU yet" in page
+    fast = result("bsce")
+    fast["runtime"], fast["made_by"] = {"device": "cuda:0"}, {**fast["made_by"], "gpu": "an H100"}
+    page = results.page([result(), fast])
+    assert "- an H100, torch 2.13.0" in page
+    assert "No run was made on a GPU yet" not in page
 
 
 def test_script(tmp_path, capsys):

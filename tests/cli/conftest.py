@@ -52,6 +52,16 @@ def fast() -> tuple[str, ...]:
     return FAST
 
 
+@pytest.fixture
+def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the test fail where anything trains from the call on."""
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError("trained again")
+
+    return lambda: monkeypatch.setattr("longtail.training.loop.Training.run", forbidden)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two epochs; not to be written to."""

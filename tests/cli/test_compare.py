@@ -13,7 +13,7 @@ def grid_words(fast, *words):
     return ["compare", "digits", "--protocol", "quick", "--epochs", "2", *fast, "--out", "grid", *words]
 
 
-def test_table_files_and_a_second_call(longtail, fast, monkeypatch):
+def test_table_files_and_a_second_call(longtail, fast, nothing_trains):
     words = grid_words(fast, "--methods", "tau-norm,bsce", "--seeds", "2")
     said = longtail(*words)
     assert said.status == 0, said
@@ -28,11 +28,7 @@ def test_table_files_and_a_second_call(longtail, fast, monkeypatch):
     assert [run["status"] for run in document["runs"]] == ["done"] * 6
     two_stage = json.loads(next(Path("grid").glob("*tau-norm*s1/metrics.json")).read_text())
     assert two_stage["stage1"] == str(next(Path("grid").glob("*-ce-*s1")))
-
-    def forbidden(*args, **kwargs):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr("longtail.training.loop.Training.run", forbidden)
+    nothing_trains()
     again = longtail(*words, "--json")
     assert again.status == 0
     assert {run["status"] for run in again.json["runs"]} == {"kept"}
@@ -40,42 +36,26 @@ def test_table_files_and_a_second_call(longtail, fast, monkeypatch):
     assert again.json["baseline"] == "ce"
 
 
-def test_a_failure_is_a_row_and_status_1(longtail, fast, monkeypatch):
-    from longtail import session
-
-    train = session.train
-
-    def fails_for_bsce(data, method, **keywords):
-        if method == "bsce":
-            raise DivergedError("the loss became nan in epoch 1")
-        if method == "la":
-            raise RuntimeError("out of memory")
-        return train(data, method, **keywords)
-
-    monkeypatch.setattr(session, "train", fails_for_bsce)
+def test_a_failure_is_a_row_and_status_1(longtail, fast, train_fails):
+    diverged = DivergedError("the loss became nan in epoch 1", fix="try a smaller --lr")
+    train_fails({"bsce": diverged, "la": RuntimeError("out of memory\nand so on")})
     said = longtail(*grid_words(fast, "--methods", "bsce,la", "--seeds", "1", "--json"))
     assert said.status == 1
     rows = {row["method"]: row for row in said.json["rows"]}
     assert rows["ce"]["top1"]["mean"] > 0
     assert rows["bsce"]["top1"] is None
-    assert rows["bsce"]["failures"] == ["seed 0: the loss became nan in epoch 1"]
-    assert rows["la"]["failures"] == ["seed 0: RuntimeError: out of memory"]
+    assert rows["bsce"]["failures"] == ["seed 0: the loss became nan in epoch 1; try a smaller --lr"]
+    (reason,) = rows["la"]["failures"]
+    path = Path("grid/digits-if50-la-quick-s0/error.txt")
+    assert reason == f"seed 0: RuntimeError: out of memory (traceback in {path})"
+    assert path.read_text().startswith("Traceback")
     people = longtail(*grid_words(fast, "--methods", "bsce", "--seeds", "1"))
     assert "bsce failed, seed 0: the loss became nan in epoch 1" in people.out
     assert "[1/2] ce seed 0: kept" in people.err
 
 
-def test_stopping_keeps_what_is_done(longtail, fast, monkeypatch):
-    from longtail import session
-
-    train = session.train
-
-    def stops_at_bsce(data, method, **keywords):
-        if method == "bsce":
-            raise InterruptedRunError("stopped in stage 1, epoch 2")
-        return train(data, method, **keywords)
-
-    monkeypatch.setattr(session, "train", stops_at_bsce)
+def test_stopping_keeps_what_is_done(longtail, fast, train_fails):
+    train_fails({"bsce": InterruptedRunError("stopped in stage 1, epoch 2")})
     said = longtail(*grid_words(fast, "--methods", "bsce", "--seeds", "1"))
     assert said.status == 1
     assert "1 of 2 runs are done" in said.err

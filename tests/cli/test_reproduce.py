@@ -14,8 +14,6 @@ from longtail.benchmark.published import Published, Row, Table
 from longtail.cli.grid import duration
 from longtail.errors import UsageError
 
-FAST = ("--precision", "fp32", "--threads", "1", "--compile", "off", "--device", "cpu", "--epochs", "2")
-
 
 def row(label: str, method: str, value: float, note: str = "") -> Row:
     number = Published(
@@ -25,12 +23,12 @@ def row(label: str, method: str, value: float, note: str = "") -> Row:
 
 
 @pytest.fixture
-def words(monkeypatch) -> tuple[str, ...]:
+def words(monkeypatch, fast) -> tuple[str, ...]:
     """Words that reproduce a table of digits; CIFAR is not there in a test."""
     rows = (row("CE [1]", "ce", 8.0), row("Balanced", "bsce", 6.0, "their run"), row("Later", "m2m", 5.0))
     table = Table("made-up", "A made-up table", "a paper", "", ("IF50",), rows)
     monkeypatch.setattr(published, "table", lambda name: table)
-    return ("reproduce", "made-up", "--protocol", "quick", "--seeds", "2", *FAST, "--out", "out")
+    return ("reproduce", "made-up", "--protocol", "quick", "--seeds", "2", "--epochs", "2", *fast, "--out", "out")
 
 
 def test_dry_run_of_a_published_table(longtail):
@@ -55,11 +53,12 @@ def test_dry_run_measures(longtail, words):
     assert len(said.json["runs"]) == 4
     assert all(run["seconds"] > 0 for run in said.json["runs"])
     people = longtail(*words, "--dry-run")
-    assert "4 runs, 0 done; " in people.out
-    assert "measuring ce on digits" in people.err
+    assert "4 runs, 0 done; about " in people.out
+    assert "measuring plain training of small on digits" in people.err
+    assert "what each method's card says" in people.out
 
 
-def test_the_table_the_files_and_a_second_call(longtail, words, monkeypatch):
+def test_the_table_the_files_and_a_second_call(longtail, words, nothing_trains):
     said = longtail(*words)
     assert said.status == 0, said
     assert "94 / " in said.out
@@ -71,11 +70,7 @@ def test_the_table_the_files_and_a_second_call(longtail, words, monkeypatch):
     assert [line["seeds"] for line in lines] == ["0 1", "0 1", ""]
     document = json.loads(Path("out/made-up.json").read_text())
     assert document["rows"][0]["difference"] == pytest.approx(document["rows"][0]["ours"] - 92.0)
-
-    def forbidden(*args, **kwargs):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr("longtail.training.loop.Training.run", forbidden)
+    nothing_trains()
     again = longtail(*words, "--json")
     assert again.status == 0
     assert {run["status"] for run in again.json["runs"]} == {"kept"}
@@ -92,17 +87,8 @@ def test_a_time_limit_leaves_the_rest_for_the_next_call(longtail, words):
     assert list(Path("out").glob("*/state.pt"))
 
 
-def test_a_failure_is_a_row_and_status_1(longtail, words, monkeypatch):
-    from longtail import session
-
-    train = session.train
-
-    def fails(data, method, **keywords):
-        if method == "bsce":
-            raise RuntimeError("out of memory")
-        return train(data, method, **keywords)
-
-    monkeypatch.setattr(session, "train", fails)
+def test_a_failure_is_a_row_and_status_1(longtail, words, train_fails):
+    train_fails({"bsce": RuntimeError("out of memory")})
     said = longtail(*words)
     assert said.status == 1
     assert "bsce seed 1 failed, RuntimeError: out of memory" in said.out
@@ -131,9 +117,9 @@ def test_wrong_use(longtail):
         assert len(said.err.splitlines()) <= 2
 
 
-def test_missing_data_is_found_before_any_run(longtail, monkeypatch, tmp_path):
+def test_missing_data_is_found_before_any_run(longtail, fast, monkeypatch, tmp_path):
     monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "nowhere"))
-    said = longtail("reproduce", "deck-003-cifar100", "--methods", "ce+mixup", "--seeds", "1", *FAST)
+    said = longtail("reproduce", "deck-003-cifar100", "--methods", "ce+mixup", "--seeds", "1", *fast)
     assert said.status == 1
     assert "cifar100" in said.err
 

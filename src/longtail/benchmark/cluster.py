@@ -8,10 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from longtail.benchmark.execution import Job, Machine, run_job
 from longtail.benchmark.grid import Outcome
+from longtail.benchmark.job import Job, Machine, work
 from longtail.errors import LongtailError
 
 _WAIT_SECONDS = 1.0
@@ -84,9 +82,7 @@ class Tasks:
 def _task(job: Job, folder: str) -> Outcome:
     """Do a job in a worker of Ray, which begins in a folder of its own."""
     os.chdir(folder)
-    if job.machine.runtime is not None:
-        torch.set_num_threads(job.machine.runtime.threads)
-    return run_job(job)
+    return work(job)
 
 
 def tasks(address: str, jobs: int) -> Callable[[Machine], Tasks]:

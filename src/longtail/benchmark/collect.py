@@ -45,7 +45,7 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         if metrics.get(other):
             metrics[other] = PurePath(metrics[other]).name
     made_by = dict(more.get("made_by", {}))
-    made_by["command"] = _without_folders(made_by.get("command", ""))
+    made_by["command"] = without_folders(made_by.get("command", ""))
     runtime = more.get("runtime") or {}
     content = {
         "command": command_of(config, runtime),
@@ -95,11 +95,23 @@ def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
+def device_name(runtime: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:
+    """Return the name of what a run trained on, its processor or its GPU."""
+    on_gpu = str(runtime.get("device", "cpu")).startswith("cuda")
+    return str(made_by.get("gpu" if on_gpu else "processor") or "?")
+
+
+def short_commit(commit: str | None) -> str:
+    """Shorten a commit, and keep the sign of uncommitted changes."""
+    name, plus, changes = (commit or "unknown").partition("+")
+    return name[:12] + plus + changes
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _without_folders(command: str) -> str:
+def without_folders(command: str) -> str:
     """Shorten absolute paths to their last part: whose machine it was is nobody's business."""
 
     def short(word: str) -> str:

@@ -1,28 +1,30 @@
-"""How long runs will take on this machine, from a few steps of each of their stages."""
+"""How long runs will take on this machine: a few measured steps, and what methods cost beside plain training."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from longtail.benchmark.execution import Machine, settled_for
-from longtail.benchmark.grid import Cell, known_runtime
+from longtail.benchmark.cost import factor
+from longtail.benchmark.execution import taken_over
+from longtail.benchmark.grid import Cell
+from longtail.benchmark.job import Machine, settled_for
 from longtail.benchmark.standin import noisy, stand_in
+from longtail.benchmark.table import BASELINE
 from longtail.folder import RunFolder
 from longtail.request import build_run_network
-from longtail.session import Session
 from longtail.training.progress import Position
-from longtail.training.runtime import Runtime, thread_count
+from longtail.training.runtime import Runtime, pick_device, thread_count
 from longtail.training.world import World
+from longtail.underway import Session
 
 _STEPS = 4
 _TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000}
@@ -35,20 +37,19 @@ class Cost:
 
     Attributes:
         stages: Seconds of each stage.
-        shared: Number of the first stages that a finished run can stand in for.
         evaluation: Seconds of all looks at the test set.
         images: Training images that these figures hold for.
+        epochs: Epochs of the budget that they hold for.
     """
 
     stages: tuple[float, ...]
-    shared: int
     evaluation: float
     images: int
+    epochs: int
 
-    def seconds(self, images: int, *, first_stage_is_there: bool) -> float:
-        """Return the seconds of a run on another number of images."""
-        stages = self.stages[self.shared :] if first_stage_is_there else self.stages
-        return sum(stages) * images / self.images + self.evaluation
+    def seconds(self, images: int, epochs: int) -> float:
+        """Return the seconds of a run on another number of images and of other length."""
+        return sum(self.stages) * images * epochs / (self.images * self.epochs) + self.evaluation
 
 
 class _EnoughError(Exception):
@@ -114,14 +115,18 @@ def measure(cell: Cell, runtime: Runtime) -> Cost:
             per_image = per_image or step / stage.batch_size
     looks = 1 + sum(stage.epochs for stage in session.recipe.stages) // cell.config.eval_every
     test = _TEST_IMAGES.get(cell.source.name, len(data.test))
-    shared = session.recipe.first_stages if session.recipe.first_stage_of else 0
-    return Cost(tuple(totals), shared, looks * test * per_image * _FORWARD, len(data.train))
+    evaluation = looks * test * per_image * _FORWARD
+    return Cost(tuple(totals), evaluation, len(data.train), cell.config.budget["epochs"])
 
 
 def seconds_left(
-    cells: Iterable[Cell], machine: Machine, tell: Callable[[str], None] = lambda line: None
+    cells: Sequence[Cell], machine: Machine, tell: Callable[[str], None] = lambda line: None
 ) -> dict[Path, float]:
-    """Return how many seconds each run still takes, by its folder; each method is measured once for each data set.
+    """Return how many seconds each run still takes, by its folder.
+
+    Plain training is measured once for each data set, backbone and batch size; a method takes as many times as long as
+    its card says. Measuring every method would take minutes, and on a machine that does other work too, the steps of
+    one could not be compared with those of the next.
 
     Args:
         cells: Runs; those on CIFAR need no data yet.
@@ -129,28 +134,34 @@ def seconds_left(
         tell: Hears what is being measured.
     """
     left: dict[Path, float] = {}
-    costs: dict[str, Cost] = {}
-    runtime = machine.runtime
+    plain: dict[tuple[Any, ...], Cost] = {}
+    runtime = machine.runtime or taken_over(cells, machine)
+    names = {cell.folder: cell.config.method for cell in cells}
     for cell in cells:
         if cell.finished:
             left[cell.folder] = 0.0
             continue
-        data = stand_in(cell.source)
-        if runtime is None:
-            runtime = known_runtime(cells) or settled_for(cell, data, machine)
-        key = _kind(cell)
-        if key not in costs:
-            tell(f"measuring {cell.config.method} on {cell.config.dataset}")
-            costs[key] = measure(cell, runtime)
-        seconds = costs[key].seconds(len(data.train), first_stage_is_there=cell.first_stage is not None)
+        data, config = stand_in(cell.source), cell.config
+        runtime = runtime or settled_for(cell, data, _in_a_hurry(machine))
+        shape = (config.dataset, config.backbone, config.budget["batch_size"])
+        if shape not in plain:
+            tell(f"measuring plain training of {config.backbone} on {config.dataset}")
+            plain[shape] = measure(_plain(cell), runtime)
+        times = factor(config.method) - (factor(names[cell.first_stage]) if cell.first_stage is not None else 0.0)
+        seconds = times * plain[shape].seconds(len(data.train), config.budget["epochs"])
         left[cell.folder] = seconds * (1.0 - _done(cell))
     return left
 
 
-def _kind(cell: Cell) -> str:
-    """Return what runs of equal cost per image share."""
-    config = cell.config
-    return json.dumps([config.dataset, config.method, config.backbone, config.budget, config.options], default=str)
+def _plain(cell: Cell) -> Cell:
+    """Return plain cross-entropy under the budget of a run."""
+    return replace(cell, config=replace(cell.config, method=BASELINE, options={}, teacher=None))
+
+
+def _in_a_hurry(machine: Machine) -> Machine:
+    """Return the machine without the trial of compilation, which takes longer than all the rest on a CPU."""
+    on_cpu = pick_device(machine.device).type == "cpu"
+    return replace(machine, compile="off") if on_cpu and machine.compile == "auto" else machine
 
 
 def _done(cell: Cell) -> float:

@@ -119,11 +119,18 @@ class Request:
         config: What is asked for.
         recipe: What it stands for.
         source: Where its data comes from.
+        apart: What else its folder is named after, where a grid holds runs that differ in nothing else of the name.
     """
 
     config: RunConfig
     recipe: Recipe
     source: Source
+    apart: str = ""
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its run folder."""
+        return "-".join(filter(None, (folder_name(self.config), self.apart)))
 
 
 def plan(
@@ -178,12 +185,16 @@ def arrange(requests: Iterable[Request], out: Path) -> list[Cell]:
 
     Raises:
         UsageError: A folder holds another run.
+        ValueError: Two different requests have one name.
     """
     groups: dict[tuple[Any, ...], dict[Path, Request]] = {}
+    places: dict[Path, RunConfig] = {}
     for request in requests:
-        config = request.config
+        config, folder = request.config, out / request.folder_name
+        if differences := config.differences(places.setdefault(folder, config)):
+            raise ValueError(f"two runs of the grid would be in {folder}: {'; '.join(differences)}")
         key = (request.source, config.protocol, config.backbone, config.seed)
-        groups.setdefault(key, {})[out / folder_name(config)] = request
+        groups.setdefault(key, {})[folder] = request
     cells = []
     for group in groups.values():
         leaders = {folder: _leader(request, group) for folder, request in group.items()}
@@ -198,7 +209,8 @@ def arrange(requests: Iterable[Request], out: Path) -> list[Cell]:
 
 def folder_name(config: RunConfig) -> str:
     """Return the name of a run's folder in a grid: the usual one, and what the usual one leaves out."""
-    extra = [f"dev{config.dev_per_class}"] if config.dev_per_class else []
+    extra = ["step"] if config.profile == "step" else []
+    extra += [f"dev{config.dev_per_class}"] if config.dev_per_class else []
     extra += [f"{key}={value}".replace("/", "") for key, value in config.options.items()]
     return "-".join([default_folder(config).name, *extra]).replace(" ", "_")
 

@@ -92,7 +92,7 @@ def experts(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a Markdown table of the experts of methods that have several, beside the answer of all together."""
     lines = []
     for result in sorted(results, key=lambda r: (r["metrics"]["method"], r["metrics"]["seed"])):
-        metrics, own = result["metrics"], result["experts"]
+        metrics, own = result["metrics"], result.get("experts")
         if own:
             each, over = ", ".join(f"{value:.1f}" for value in own), metrics["top1"] - max(own)
             lines.append(

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from longtail.benchmark.execution import Job, Machine, run_job
 from longtail.benchmark.grid import Outcome
+from longtail.benchmark.job import Job, Machine, work
 
 _PATIENCE_SECONDS = 60.0  # for runs that were asked to stop
 _WAIT_SECONDS = 1.0
@@ -148,7 +148,7 @@ def _serve(jobs: Connection[Any, Any], lifeline: Connection[Any, Any]) -> None:
     while True:
         try:
             job: Job = jobs.recv()
-            jobs.send(run_job(job))
+            jobs.send(work(job))
         except (EOFError, OSError):
             return
 

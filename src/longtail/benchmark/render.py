@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from longtail.benchmark.collect import short_commit
 from longtail.benchmark.published import Published, Row
 from longtail.benchmark.reproduction import Comparison, Reproduction
 from longtail.benchmark.table import Summary, signed
@@ -52,10 +53,18 @@ def notes(reproduction: Reproduction) -> list[str]:
     lines = []
     for row, cells in reproduction.rows():
         reasons = dict.fromkeys(c.reason for c in cells.values() if c.reason)
-        told = [*([row.note] if row.note else []), *(f"not run: {reason}" for reason in reasons)]
+        lengths = dict.fromkeys(length for c in cells.values() if (length := _other_length(c)))
+        told = [*([row.note] if row.note else []), *lengths, *(f"not run: {reason}" for reason in reasons)]
         if told:
             lines.append(f"{row.label}: {'; '.join(told)}")
     return lines
+
+
+def _other_length(comparison: Comparison) -> str:
+    """Say where a number was printed of a run of another length than ours; nothing where it was not."""
+    printed, cells = comparison.published.epochs, comparison.cells
+    ours = cells[0].config.budget["epochs"] if cells else printed
+    return "" if printed in (None, ours) else f"printed of {printed} epochs, ours has {ours}"
 
 
 def commands(reproduction: Reproduction) -> list[tuple[str, str]]:
@@ -66,14 +75,9 @@ def commands(reproduction: Reproduction) -> list[tuple[str, str]]:
         if how is None:
             continue
         more = ", ".join(map(str, how["seeds"]))
-        commits = ", ".join(_short(commit) for commit in how["commits"])
+        commits = ", ".join(short_commit(commit) for commit in how["commits"])
         made[how["command"]] = f"seeds {more}; commit {commits}; {'; '.join(how['devices'])}"
     return list(made.items())
-
-
-def _short(commit: str) -> str:
-    name, plus, changes = commit.partition("+")
-    return name[:12] + plus + changes
 
 
 def columns(reproduction: Reproduction) -> list[str]:

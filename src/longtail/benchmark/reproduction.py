@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from longtail import methods
 from longtail.benchmark import published
-from longtail.benchmark.collect import command_of
-from longtail.benchmark.grid import USUAL_REQUEST, Cell, Request, Source, arrange, folder_name, task_of
+from longtail.benchmark.collect import command_of, device_name
+from longtail.benchmark.grid import USUAL_REQUEST, Cell, Request, Source, arrange, task_of
 from longtail.benchmark.published import Published
 from longtail.benchmark.standin import stand_in
 from longtail.benchmark.table import Summary, summarise
@@ -95,8 +95,7 @@ class Comparison:
 
 def _device(more: Mapping[str, Any]) -> str:
     runtime, made_by = more["runtime"], more["made_by"]
-    name = made_by.get("processor", "?") if runtime["device"] == "cpu" else made_by.get("gpu", runtime["device"])
-    return f"{name}, {runtime['precision']}, torch {made_by.get('torch', '?')}"
+    return f"{device_name(runtime, made_by)}, {runtime['precision']}, torch {made_by.get('torch', '?')}"
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def plan(name: str, wanted: Wanted, out: Path) -> Reproduction:
     comparisons = [
         Comparison(column, number, (), answer)
         if isinstance(answer, str)
-        else Comparison(column, number, tuple(at[out / folder_name(request.config)] for request in answer))
+        else Comparison(column, number, tuple(at[out / request.folder_name] for request in answer))
         for (column, number), answer in zip(numbers, answers, strict=True)
     ]
     return Reproduction(table, wanted, tuple(comparisons), tuple(cells))
@@ -169,7 +168,7 @@ def _requests(number: Published, wanted: Wanted) -> list[Request] | str:
     try:
         first = _request(number, wanted)
     except LongtailError as error:
-        return f"{error.message}; {error.fix}" if error.fix else error.message
+        return error.line
     if isinstance(first, str):
         return first
     return [replace(first, config=replace(first.config, seed=seed)) for seed in wanted.seeds]
@@ -203,7 +202,9 @@ def _request(number: Published, wanted: Wanted) -> Request | str:
         asked["weights"] = IMAGENET
     data = _stand_in(source)
     config = make_config(data, number.method, seed=wanted.seeds[0], options=options, **asked)
-    return Request(config, build_recipe(config, task_of(config, data)), source)
+    # Large tables print a method with several networks and lengths side by side.
+    apart = f"{config.backbone}-{config.budget['epochs']}ep" if on_lists else ""
+    return Request(config, build_recipe(config, task_of(config, data)), source, apart)
 
 
 _stand_in = lru_cache(maxsize=64)(stand_in)

@@ -16,8 +16,9 @@ from longtail.cli.setup import Unset
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
-    from longtail.benchmark.execution import Lanes, Machine
+    from longtail.benchmark.execution import Lanes
     from longtail.benchmark.grid import Cell, Outcome
+    from longtail.benchmark.job import Machine
     from longtail.data import LongTailData
     from longtail.training.progress import Reporter
 
@@ -59,7 +60,7 @@ class Spread:
 
     def share(self, device: str, threads: str, compile: str) -> Machine:
         """Return how each run uses the machine, given how all of it may be used."""
-        from longtail.benchmark.execution import Machine
+        from longtail.benchmark.job import Machine
         from longtail.benchmark.pool import threads_of_each
 
         share = threads_of_each(self.jobs) if threads == "auto" and self.jobs > 1 else threads

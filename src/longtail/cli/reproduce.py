@@ -219,8 +219,10 @@ def _show_plan(arguments: Reproduce, reproduction: Reproduction) -> None:
     for line in render.notes(reproduction):
         say(line)
     done = sum(cell.finished for cell in reproduction.cells)
-    total = f"; {clock(sum(seconds.values()))} of training left, one run after the other" if seconds else ""
+    total = f"; about {clock(sum(seconds.values()))} of training left, one run after the other" if seconds else ""
     say(f"{len(reproduction.cells)} runs, {done} done{total}")
+    if seconds:
+        say("times: a few steps of plain training, measured now, times what each method's card says that it costs")
 
 
 def _plan_as_plain(reproduction: Reproduction, seconds: dict[Path, float]) -> dict[str, Any]:
