@@ -1,9 +1,10 @@
-"""The benchmark of reading folders runs and reports ratios within one run."""
+"""The benchmarks of reading folders run, and report ratios within one run; the one of memory can fail."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,3 +63,36 @@ def test_training_on_a_folder_is_measured_beside_memory(monkeypatch, capsys):
     assert {name: len(values) for name, values in told["epochs"].items()} == {"memory": 1, "folder": 1}
     assert told["folder_to_memory"] == pytest.approx(told["epochs"]["folder"][0] / told["epochs"]["memory"][0])
     assert told["made_by"]["commit"]
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import memory
+
+    yield memory
+    sys.modules.pop("memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_training_holds_on_a_set_that_does_not_fit(memory, capsys):
+    assert memory.main(["--set", "48", "--headroom", "24", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["holds"]
+    assert told["copy_refused"]
+    assert told["training_images"] > 24 * memory.MIB
+
+
+@pytest.mark.parametrize(
+    ("child", "told"),
+    [
+        ("import sys; sys.exit('no memory')", "training failed: no memory"),
+        ("print('{\"copy_refused\": false}')", "the limit is not smaller than the set"),
+    ],
+)
+def test_a_limit_that_breaks_training_or_limits_nothing_is_told(memory, capsys, monkeypatch, child, told):
+    real = subprocess.run
+    monkeypatch.setattr(memory.subprocess, "run", lambda words, **more: real([words[0], "-c", child], **more))
+    monkeypatch.setattr(memory, "provenance", lambda: dict.fromkeys(("processor", "torch", "longtail", "commit"), ""))
+    assert memory.main(["--set", "1"]) == 1
+    assert told in capsys.readouterr().out

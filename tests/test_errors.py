@@ -19,6 +19,9 @@ def test_an_error_is_what_was_wrong_and_the_fix():
 def test_unknown_names_offer_the_nearest_or_all():
     assert "did you mean cifar10" in str(unknown_name("data set", "cifra10", ["cifar10", "digits"]))
     assert "known: cifar10, digits" in str(unknown_name("data set", "zzz", ["cifar10", "digits"]))
+    assert unknown_name("option", "--epoch", ["--epochs", "--epochs"]).fix == "did you mean --epochs?"
+    # Two dashes are in all flags, and make none of them alike.
+    assert unknown_name("option", "--qq", ["--lr"]).fix == "known: --lr"
 
 
 def test_importing_the_package_loads_no_torch():

@@ -13,7 +13,7 @@ import torch
 
 from longtail import data, export, train
 from longtail.errors import LongtailError, UsageError
-from longtail.export import DeployedModel, describe
+from longtail.export import DeployedModel, _write_onnx, describe
 
 
 @pytest.fixture(scope="session")
@@ -146,3 +146,12 @@ def test_onnx(which, request, tmp_path):
         logits, probabilities = session.run(None, {"images": images[:size].numpy()})
         np.testing.assert_allclose(logits, run.logits(images[:size]), rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(probabilities, run.predict_proba(images[:size]), atol=1e-4)
+
+
+def test_a_full_disk_is_not_the_network_s_fault(photo_run, tmp_path, monkeypatch):
+    def full(*words, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match="No space left"):  # which `export` tells of the folder
+        _write_onnx(None, photo_run, tmp_path / "model.onnx", 20)

@@ -24,6 +24,11 @@ class LongtailError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  {self.fix}" if self.fix else self.message
 
+    @property
+    def line(self) -> str:
+        """Message and fix in one line, for tables."""
+        return f"{self.message}; {self.fix}" if self.fix else self.message
+
 
 class UsageError(LongtailError):
     """The command or call was wrong (an unknown name, a value out of range); exit status 2."""
@@ -39,7 +44,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         name: The name as given.
         known: All valid names.
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    names = sorted(set(known))
+    # Without the dashes of flags, which make all of them alike.
+    bare = {each.lstrip("-"): each for each in names}
+    close = [bare[match] for match in difflib.get_close_matches(name.lstrip("-"), bare, n=3, cutoff=0.5)]
     fix = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names)}"
     return UsageError(f"unknown {kind} {name!r}", fix=fix)

@@ -152,7 +152,7 @@ def _traced(model: DeployedModel, example: Tensor) -> torch.export.ExportedProgr
     try:
         with torch.no_grad(), _hushed():
             return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # tracers fail in many ways
+    except Exception as error:  # broad: tracing runs all of a network's code on stand-ins, which fail in their own way
         raise LongtailError(f"torch.export cannot trace this network: {_first_line(error)}") from error
 
 
@@ -188,7 +188,9 @@ def _write_onnx(program: torch.export.ExportedProgram, run: Run, path: Path, ops
         written = made.model.opset_imports[""]
         if written != opset:  # the exporter takes another one where it cannot do what was asked, and says nothing
             raise ValueError(f"the exporter wrote opset {written} instead")
-    except Exception as error:  # exporters fail in many ways
+    except OSError:  # the folder, not the network
+        raise
+    except Exception as error:  # broad: the exporter's own errors are many, and an operator's may be of any type
         raise LongtailError(f"the network cannot be written as ONNX, opset {opset}: {_first_line(error)}") from error
     import onnxruntime
 
@@ -224,7 +226,7 @@ def _compare(call: Callable[[Tensor], Outputs], images: Tensor, expected: Output
     for size in (1, 2, len(images)):
         try:
             found = call(images[:size])
-        except Exception as error:  # runtimes fail in many ways
+        except Exception as error:  # broad: onnxruntime's errors have no common type but this
             raise LongtailError(f"{name} does not run on a batch of {size}: {_first_line(error)}") from error
         for ours, theirs in zip(found, expected, strict=True):
             worst = max(worst, _difference(ours, theirs[:size]))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,6 +19,7 @@ from longtail.config import CONFIG_NAME, RunConfig, read_config, write_config
 from longtail.errors import LongtailError, UsageError
 from longtail.training.state import load_state, save_state, write_atomically
 
+LOGITS_NAME = "test_logits.npz"
 SAVE_SECONDS = 20.0
 """Least time between two states on disk; stops and ends of stages are always saved."""
 
@@ -98,10 +102,39 @@ class RunFolder:
         arrays = {name: value.numpy() for name, value in test.items()}
         try:
             save_file(tensors, self.path / "model.safetensors")
-            np.savez_compressed(self.path / "test_logits.npz", **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(self.path / LOGITS_NAME, **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise LongtailError(
                 f"the results cannot be written to {self.path}: {error.strerror}", fix="make room, then --resume"
             ) from error
         text = json.dumps(metrics, indent=1)
         write_atomically(self.path / "metrics.json", lambda file: file.write(text.encode()))
+
+
+# What zipfile, zlib and numpy were seen to raise on archives with flipped bits and missing ends.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+def read_test_logits(folder: Path, *, experts: bool = False) -> dict[str, NDArray[Any]]:
+    """Read ``test_logits.npz``: ``logits`` (N, C) and ``targets`` (N,).
+
+    Args:
+        folder: The run folder.
+        experts: Read ``expert_logits`` (E, N, C) too, where the run has them.
+
+    Raises:
+        FileNotFoundError: The file is not there.
+        LongtailError: It is damaged.
+    """
+    path = folder / LOGITS_NAME
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            names = ["logits", "targets", *(["expert_logits"] if experts and "expert_logits" in content else [])]
+            return {name: content[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise LongtailError(
+            f"{path} is damaged: {error}",
+            fix="train the run again in a new folder; without the file, predictions work, with plain confidences",
+        ) from error

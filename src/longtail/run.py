@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from longtail.config import RunConfig, read_config
-from longtail.errors import LongtailError
+from longtail import __version__
+from longtail.config import CONFIG_NAME, RunConfig, read_config
+from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import Posterior, fit_posterior
+from longtail.folder import LOGITS_NAME, read_test_logits
 from longtail.networks import Network, Teacher
 from longtail.request import Task, build_recipe, build_run_network, network_shape
 from longtail.session import train
@@ -77,18 +78,45 @@ class Run:
 
     @property
     def runtime(self) -> Runtime:
-        """Device, precision, threads and compilation that the run settled on."""
-        return Runtime(**self._more["runtime"])
+        """Device, precision, threads and compilation that the run settled on.
+
+        Raises:
+            LongtailError: The configuration does not say.
+        """
+        try:
+            return Runtime(**self._more["runtime"])
+        except (KeyError, TypeError) as error:
+            raise self._not_understood("runtime", error) from error
 
     @property
     def task(self) -> Task:
-        """Class counts, class names, image shape and normalisation of the training data."""
-        return Task.from_plain(self._more["data"])
+        """Class counts, class names, image shape and normalisation of the training data.
+
+        Raises:
+            LongtailError: The configuration does not say.
+        """
+        try:
+            return Task.from_plain(self._more["data"])
+        except (KeyError, TypeError) as error:
+            raise self._not_understood("data", error) from error
+
+    def _not_understood(self, what: str, error: Exception) -> LongtailError:
+        """Build the error for a configuration that another version wrote, or that was changed by hand."""
+        made_by = self._more.get("made_by")
+        version = made_by.get("longtail", "unknown") if isinstance(made_by, dict) else "unknown"
+        reason = error.message if isinstance(error, LongtailError) else f"{type(error).__name__}: {error}"
+        return LongtailError(
+            f"{self.path / CONFIG_NAME}: {what} is not understood ({reason})",
+            fix=f"it was written by longtail {version}, this is {__version__}",
+        )
 
     @cached_property
     def _model(self) -> tuple[Network, nn.Module]:
-        recipe = build_recipe(self.config, self.task)
-        network = build_run_network(self.config, self.task, recipe)
+        try:
+            recipe = build_recipe(self.config, self.task)
+            network = build_run_network(self.config, self.task, recipe)
+        except UsageError as error:  # a method, option or backbone that this version does not have
+            raise self._not_understood("the request", error) from error
         for stage in recipe.stages:
             network = enter_structure(network, stage, network_shape(self.config, self.task))
         path = self.path / "model.safetensors"
@@ -141,18 +169,15 @@ class Run:
         Where their logits are not there any more, it is the plain softmax, and its ``held_out`` is 0.
 
         Raises:
-            LongtailError: The logits are damaged.
+            LongtailError: The logits are damaged, or those of another run.
         """
-        path = self.path / "test_logits.npz"
-        if not path.exists():
-            return Posterior(self.task.class_counts)
         try:
-            with np.load(path, allow_pickle=False) as content:
-                return fit_posterior(content["logits"], content["targets"], self.task.class_counts)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise LongtailError(
-                f"{path} is damaged: {error}", fix="without the file, confidences are left as the network has them"
-            ) from error
+            found = read_test_logits(self.path)
+            return fit_posterior(found["logits"], found["targets"], self.task.class_counts)
+        except FileNotFoundError:
+            return Posterior(self.task.class_counts)
+        except ValueError as error:
+            raise LongtailError(f"{self.path / LOGITS_NAME} does not fit its run: {error}") from error
 
     def predict_proba(
         self, images: np.ndarray[Any, Any] | Tensor, prior: ArrayLike | None = None

@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.compare import Compare
+from longtail.cli.evaluate import Evaluate
 from longtail.cli.train import Train
 from longtail.errors import UsageError
 
 
 def parsed(*words):
     return parse_open(Train, "train", words)
+
+
+def test_what_is_missing_is_named_alone():
+    with pytest.raises(UsageError) as error:
+        parse_open(Evaluate, "evaluate", [])
+    assert error.value.message == "RUN is missing"
 
 
 def test_foreign_options_take_the_next_word_wherever_they_stand():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,7 +97,10 @@ def test_wrong_runs(longtail, finished, unfinished, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(finished, damaged)
     content = (damaged / "test_logits.npz").read_bytes()
-    for broken in (content[: len(content) // 2], b"", b"no archive"):
+    flipped = content[:100] + bytes(byte ^ 0x55 for byte in content[100:400]) + content[400:]  # zlib's own error
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for broken in (content[: len(content) // 2], b"", b"no archive", flipped, array.getvalue()):
         (damaged / "test_logits.npz").write_bytes(broken)
         said = longtail("evaluate", str(damaged))
         assert said.status == 1, broken
@@ -106,3 +111,27 @@ def test_wrong_runs(longtail, finished, unfinished, tmp_path):
     assert "does not fit its run" in said.err
     assert longtail("evaluate", str(finished), "--rule", "king").status == 2
     assert longtail("evaluate", str(finished), "--distribution", "forward", "--test-imbalance", "0").status == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "entry", "told"),
+    [
+        ("evaluate", "data", "data is not understood (KeyError: 'data')"),
+        ("predict", "data", "data is not understood (KeyError: 'data')"),
+        ("predict", "method", "the request is not understood (unknown method 'newer')"),
+        ("predict", "backbone", "the request is not understood (unknown backbone 'newer')"),
+    ],
+)
+def test_a_run_of_another_version(longtail, finished, tmp_path, verb, entry, told):
+    shutil.copytree(finished, tmp_path / "run")
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    if entry == "data":
+        del config["data"]
+    else:
+        config["run"][entry] = "newer"
+    config["made_by"]["longtail"] = "9.0"
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    said = longtail(verb, "run", *(["some.png"] if verb == "predict" else []))
+    assert said.status == 1
+    assert told in said.err
+    assert "it was written by longtail 9.0, this is " in said.err

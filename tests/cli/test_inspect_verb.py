@@ -68,8 +68,12 @@ def test_wrong_use(longtail, folder, finished):
     wrong = longtail("inspect", str(folder), "--run", str(finished))
     assert (wrong.status, "was trained on other classes" in wrong.err) == (2, True)
     assert longtail("inspect", "nowhere/at/all").status == 2
-    assert "cannot be written" in longtail("inspect", "digits", "--plot", "no/such/folder.png").err
-    assert "cannot be written" in longtail("inspect", "digits", "--plot", "sizes.odd").err
+    for plot, told in (("no/such/folder.png", "there is no folder no/such"), ("sizes.odd", "must end with .png")):
+        said = longtail("inspect", "nothing", "--plot", plot)  # found before the data set is looked for
+        assert (said.status, told in said.err) == (2, True)
+    Path("taken.png").mkdir()
+    said = longtail("inspect", "digits", "--plot", "taken.png")
+    assert (said.status, "taken.png cannot be written: Is a directory" in said.err) == (1, True)
     (folder / "red" / "zero.jpg").write_bytes(b"")
     for verb in ("inspect", "train", "compare"):
         strict = longtail(verb, str(folder), "--strict")

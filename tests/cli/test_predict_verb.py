@@ -103,6 +103,14 @@ def test_where_nothing_can_be_read_the_status_says_so(longtail, finished):
     assert said.json["skipped"][0]["kind"] == "missing"
 
 
+def test_an_empty_folder_is_an_error_and_no_empty_answer(longtail, finished, tmp_path):
+    (tmp_path / "empty").mkdir()
+    said = longtail("predict", str(finished), "empty", "--out", "answers.csv", "--quiet")
+    assert (said.status, said.out) == (1, "")
+    assert said.err == "longtail: there is no file in empty\n  name files, or folders of them\n"
+    assert not (tmp_path / "answers.csv").exists()
+
+
 def test_an_unfinished_run(longtail, unfinished, pictures):
     said = longtail("predict", str(unfinished), str(pictures))
     assert said.status == 1

@@ -46,6 +46,14 @@ def test_first_and_last_line_and_others_as_time_passes(now, capsys):
     assert "left" not in lines[-1]
 
 
+def test_a_line_says_what_the_stage_chose(now, capsys):
+    reporter = Lines([1])
+    reporter.stage("student", 0, 1, 1)
+    reporter.step(0, 1, 1, 128)
+    reporter.epoch({**record(), "chosen": {"temperature": 1.5, "power": 0.5}})
+    assert "images/s  temperature 1.5  power 0.5" in capsys.readouterr().err
+
+
 def test_quick_runs_say_two_lines(now, capsys):
     train(Lines([50], opening="begins"), [50], now, seconds=0.01)
     lines = capsys.readouterr().err.splitlines()

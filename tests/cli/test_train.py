@@ -242,6 +242,14 @@ def test_stage1_stands_in_for_the_first_stage(longtail, finished, fast):
     assert json.loads(Path("run/metrics.json").read_text())["stage1"] == str(finished)
 
 
+def test_stage1_of_another_schedule_is_refused(longtail, finished, fast):
+    words = ("train", "digits", "--method", "tau-norm", "--epochs", "2", *fast, "--lr", "0.03", "--out", "run")
+    said = longtail(*words, "--stage1", str(finished))
+    assert said.status == 2
+    assert "is not the first stage of this run" in said.err
+    assert "lr" in said.err
+
+
 def test_flags_are_the_arguments_of_train():
     parameters = inspect.signature(session.train).parameters
     own = {"epochs", "json", "quiet"}

@@ -17,6 +17,7 @@ import torch
 from longtail import data
 from longtail.data import cache, scan
 from longtail.data.cache import cache_root, open_cache
+from longtail.data.decode import UnreadableError
 from longtail.errors import LongtailError
 from pictures import jpeg_bytes, make_folder, picture
 
@@ -253,43 +254,32 @@ def test_few_results_wait_at_a_time():
     assert alive["most"] <= 4 * min(32, len(os.sched_getaffinity(0))) + 2
 
 
-MEMORY = """
-import sys
-import torch
-from longtail import data
-from longtail.augment import Compose, Normalize
-from longtail.sampling import InstanceSampling
-from longtail.training.loader import StageLoader, placed
-from longtail.training.recipe import SGD, Schedule, Stage
-from longtail.training.world import World
+def test_what_is_not_in_the_bytes_is_not_remembered(root, folder, monkeypatch):
+    """A network drive that stumbles must not leave a cache that lacks images for good."""
+    real = cache.read_image
 
-torch.set_num_threads(1)
+    def stumbling(path, size):
+        if path.name == "003.png":
+            raise UnreadableError(path, "no access", "Input/output error")
+        return real(path, size)
 
-def own_memory():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
-
-loaded = data.load(sys.argv[1], image_size=int(sys.argv[2]))
-stage = Stage(name="x", objective=None, epochs=1, augment=Compose((Normalize(loaded.mean, loaded.std),)), batch_size=2,
-              optimizer=SGD(0.1), schedule=Schedule(1))
-images = placed(loaded.train.images, torch.device("cpu"))
-loader = StageLoader(images, loaded.train.targets, stage, number=0, num_classes=2, seed=0, world=World())
-plan = loader.plan(0)
-loader.batches(plan, 0, 0)
-before, total = own_memory(), 0.0
-peak = before
-for step in range(plan.steps):
-    (batch,), _ = loader.batches(plan, 0, step)
-    total += float(batch.images.sum())
-    peak = max(peak, own_memory())
-print(images.nbytes, peak - before)
-"""
+    monkeypatch.setattr(cache, "read_image", stumbling)
+    with pytest.raises(LongtailError, match=r"003\.png: no access \(Input/output error\) now") as error:
+        data.load(str(folder))
+    assert "again" in error.value.fix
+    assert not [path for path in root.iterdir() if path.is_dir() and path.name != "files"]
+    monkeypatch.setattr(cache, "read_image", real)
+    assert len(data.load(str(folder)).train) == 9
 
 
-def test_an_epoch_takes_no_memory_of_the_set_s_size(root, tmp_path):
-    folder = make_folder(tmp_path / "photos", {"a": 150, "b": 150}, suffix=".jpg")
-    words = [sys.executable, "-c", MEMORY, str(folder), "512"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    size, grown = map(int, told)
-    assert size > 180e6
-    assert grown < 0.4 * size  # a batch of 2 as float32 is 6 MB, and the allocator keeps a few
+def test_a_permission_that_was_taken_away_is_seen(root, folder, monkeypatch):
+    """It changes neither size nor date, by which files are known again."""
+    old(folder)
+    data.load(str(folder))
+    real, taken = os.access, folder / "a" / "003.png"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != taken and real(path, mode))
+    looked = []
+    monkeypatch.setattr(scan, "_look", lambda path: looked.append(path) or scan.Seen(0, 0, "", kind="no access"))
+    problems = data.load(str(folder)).origin.problems
+    assert looked == [taken]
+    assert [(problem.path, problem.kind) for problem in problems] == [("a/003.png", "no access")]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from longtail.data import decode, read_image
 from longtail.data.decode import UnreadableError, open_file, read_header
+from longtail.errors import LongtailError
 from pictures import jpeg_bytes, png_that_says
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
@@ -204,3 +205,37 @@ def test_oddities_that_are_used(tmp_path, name, size, oddity):
     assert header[:2] == size
     assert header.oddity(name) == oddity
     assert (read_image(tmp_path / name, 8)[0] == RED[0]).all()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_the_bytes_are_there_are_pixels_or_a_reason(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    two_halves(size=(24, 20)).save(tmp_path / name, **({} if name.endswith(("bmp", "gif")) else {"exif": exif}))
+    content = (tmp_path / name).read_bytes()
+    generator = np.random.default_rng(0)
+    kinds = set()
+    for _ in range(150):
+        broken = bytearray(content)
+        for place in generator.integers(0, min(len(broken), 400), generator.integers(1, 9)):
+            broken[place] = generator.choice([0, 255, generator.integers(256)])
+        (tmp_path / name).write_bytes(broken[: generator.integers(1, len(broken) + 1)])
+        try:
+            assert read_image(tmp_path / name, 8).shape == (3, 8, 8)
+        except UnreadableError as error:
+            kinds.add(error.kind)
+    assert kinds <= {"not an image", "damaged", "too large"}
+    assert len(kinds) > 1
+
+
+def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    two_halves().save(tmp_path / "a.png")
+
+    def no_room(image, size):
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "_square", no_room)
+    with pytest.raises(LongtailError, match=r"a\.png: no memory left to decode 32x32 pixels") as error:
+        read_image(tmp_path / "a.png", 16)
+    assert not isinstance(error.value, UnreadableError)

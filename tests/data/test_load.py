@@ -101,7 +101,7 @@ def test_a_class_without_an_image(cifar10_binary):
 
 
 def test_unknown_data_set():
-    with pytest.raises(UsageError, match="unknown data set 'cifar-100'") as error:
+    with pytest.raises(UsageError, match="unknown data set 'cifar-100', and no folder or file is called so") as error:
         load("cifar-100")
     assert "cifar100" in error.value.fix
     assert set(DATASETS) == {"digits", "cifar10", "cifar100"}

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_names_from_data_cannot_become_code(finished_runs, digits, tmp_path, mon
         (run.path / "metrics.json").write_text(json.dumps({**content, "dataset": HOSTILE[0]}))
     hostile = replace(digits, class_names=names)
     monkeypatch.setattr("longtail.report.sections.examples.data_of", lambda run, root: hostile)
-    monkeypatch.setattr("longtail.report.sections.setup.command_of", lambda config, runtime: HOSTILE[1])
+    monkeypatch.setattr("longtail.report.sections.setup.command_of", lambda config, runtime: shlex.quote(HOSTILE[1]))
     parsed = Page(report_page([Run(run.path) for run in runs]))
     assert len(parsed.all("script")) == len(parsed.all("style")) == 1
     assert parsed.all("img")

@@ -16,6 +16,7 @@ from pages import Page, copied
 
 from longtail.errors import LongtailError, UsageError
 from longtail.report.html import NO_IMAGES, page, report_page
+from longtail.report.sections import answers
 from longtail.report.sections.chart import Frame, nice_ticks
 from longtail.report.sections.classes import neighbours
 from longtail.report.sections.examples import Examples, find_examples
@@ -135,6 +136,20 @@ def test_damaged_answers_are_told(finished_runs, tmp_path, damage):
         np.savez(path, logits=np.zeros((3, 4)), targets=np.zeros(3, int))
     with pytest.raises(LongtailError, match=r"test_logits\.npz"):
         report_page([run])
+
+
+def test_a_page_on_a_folder_names_no_folder_of_the_machine(photo_run):
+    text = report_page([photo_run])
+    assert "longtail train photos --method bsce" in text
+    assert str(Path(photo_run.config.source).parent) not in text
+
+
+def test_the_cost_of_routed_experts_is_counted_on_what_the_network_sees(photo_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(answers, "multiplications", lambda network, shape: asked.append(shape))
+    monkeypatch.setattr(answers, "expert_assignment", lambda *words: {})
+    answers._experts(photo_run, np.full((2, 1, 3), np.nan), np.zeros(1, int), np.zeros((1, 3)))
+    assert asked == [(3, 16, 16)]  # of stored images of 20 pixels
 
 
 # Drawing ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from longtail.cli.arguments import parse_open
 from longtail.cli.compare import Compare
 from longtail.cli.train import Train
 from longtail.data import ImageSet
+from longtail.report import inspect_images
 from longtail.report.inspect import inspect, profile
 from longtail.report.inspect_advice import advice
 from longtail.report.inspect_images import Gallery, duplicates, suspects
@@ -214,3 +215,33 @@ def test_the_plot():
     assert many.get_xlabel() == "100 classes, largest first"
     with pytest.raises(ValueError, match="2 counts for 1 names"):
         class_count_bars([1, 2], ["a"])
+
+
+def flood(close):
+    """Groups of two or more that hang together in a matrix of pairs, one neighbour after the other."""
+    groups, left = [], set(range(len(close)))
+    while left:
+        group, edge = set(), {min(left)}
+        while edge:
+            group |= edge
+            edge = {j for i in edge for j in np.flatnonzero(close[i]).tolist()} - group
+        left -= group
+        groups.append(sorted(group))
+    return [group for group in groups if len(group) > 1]
+
+
+@pytest.mark.parametrize("least", [0.995, 0.998, 0.9995])
+def test_groups_of_near_doubles_are_those_that_hang_together(least, monkeypatch):
+    monkeypatch.setattr(inspect_images, "_BLOCK", 64)  # groups reach over blocks
+    rows = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = [group.tolist() for group in inspect_images._alike(rows, least)]
+    assert found == flood(rows @ rows.T >= least)
+    assert len(found) > 1
+
+
+def test_a_camera_that_stands_still():
+    """Thousands of nearly equal pictures are one group; that many pairs would take hours one by one."""
+    rows = np.ones((5000, 4), dtype=np.float32) / 2
+    (group,) = inspect_images._alike(rows, 0.998)
+    assert group.tolist() == list(range(5000))

@@ -114,4 +114,6 @@ def _plain(text: str) -> str:
             continue
         kept.append(line)
     sentence = " ".join(kept) or "the arguments cannot be read"
+    if missing := re.match(r"missing from [^:]*: (\S+)", sentence, re.IGNORECASE):  # with the help text behind it
+        return f"{missing[1]} is missing"
     return sentence[0].lower() + sentence[1:].rstrip(".")

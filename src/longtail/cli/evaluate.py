@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,10 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import parse
 from longtail.cli.experts import show_assignment, show_experts
 from longtail.cli.output import percent, say, say_json, say_table
-from longtail.config import read_config
 from longtail.errors import LongtailError, UsageError
+
+if TYPE_CHECKING:
+    from longtail.run import Run
 
 Distribution = Literal["balanced", "forward", "backward"]
 
@@ -69,21 +70,21 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         UsageError: The test imbalance is below 1, or experts are asked for and there are none.
     """
     from longtail.evaluation import metrics
+    from longtail.run import load
 
-    folder = Path(arguments.run)
-    config, more = read_config(folder)
+    run = load(arguments.run)
+    folder, config, task = run.path, run.config, run.task
     logits, targets = read_logits(folder)
-    task = more["data"]
     try:
-        scores = metrics(logits, targets, task["class_counts"], rule=arguments.rule)
+        scores = metrics(logits, targets, task.class_counts, rule=arguments.rule)
         comparison: dict[str, Any] = {}
         if arguments.experts:
-            comparison = _of_experts(folder, logits, targets)
+            comparison = _of_experts(run, logits, targets)
     except ValueError as error:
         raise LongtailError(f"{folder / 'test_logits.npz'} does not fit its run: {error}") from error
-    prior = class_prior(task["class_counts"], arguments.distribution, arguments.test_imbalance)
+    prior = class_prior(task.class_counts, arguments.distribution, arguments.test_imbalance)
     if arguments.aggregate:
-        comparison["aggregation"] = _aggregated(folder, arguments)
+        comparison["aggregation"] = _aggregated(run, arguments)
     return {
         "path": str(folder),
         "method": config.method,
@@ -93,37 +94,33 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "seed": config.seed,
         "rule": arguments.rule,
         **scores,
-        "calibrated": calibrated(logits, targets, task["class_counts"]),
+        "calibrated": calibrated(logits, targets, task.class_counts),
         "distribution": arguments.distribution,
         "test_imbalance": 1.0 if arguments.distribution == "balanced" else arguments.test_imbalance,
         "expected_top1": expected_accuracy(scores["per_class"], prior),
-        "class_counts": task["class_counts"],
-        "class_names": task["class_names"],
+        "class_counts": list(task.class_counts),
+        "class_names": list(task.class_names),
         **comparison,
     }
 
 
-def _of_experts(folder: Path, logits: NDArray[Any], targets: NDArray[Any]) -> dict[str, Any]:
+def _of_experts(run: Run, logits: NDArray[Any], targets: NDArray[Any]) -> dict[str, Any]:
     """Compare the experts of a run; where routers chose between them, tell how far images went."""
     from longtail.evaluation import expert_agreement, expert_assignment
 
-    each, _ = read_logits(folder, "expert_logits")
+    each, _ = read_logits(run.path, "expert_logits")
     if not np.isnan(each).any():
         return {"experts": expert_agreement(each, targets, logits)}
     from longtail.networks import multiplications
-    from longtail.run import Run
 
-    run = Run(folder)
     return {"assignment": expert_assignment(each, targets, logits, multiplications(run.network, run.task.input_shape))}
 
 
-def _aggregated(folder: Path, arguments: Evaluate) -> dict[str, Any]:
+def _aggregated(run: Run, arguments: Evaluate) -> dict[str, Any]:
     """Learn weights of the experts of a run on its test images."""
     from longtail.cli.aggregate import aggregate
     from longtail.report.measure import data_of
-    from longtail.run import Run
 
-    run = Run(folder)
     names: tuple[Distribution, ...] = ("balanced", "forward", "backward")
     priors: dict[str, NDArray[np.float64]] = {
         name: class_prior(run.task.class_counts, name, arguments.test_imbalance) for name in names
@@ -150,21 +147,20 @@ def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArr
         LongtailError: They are missing or damaged.
         UsageError: The run has one network and no experts.
     """
-    path = folder / "test_logits.npz"
+    from longtail.folder import LOGITS_NAME, read_test_logits
+
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            if name == "expert_logits" and name not in content:
-                raise UsageError(
-                    f"{folder} is a run of a single network: it has no experts to compare",
-                    fix="leave --experts out, or train ride or independent-experts",
-                )
-            return content[name], content["targets"]
+        found = read_test_logits(folder, experts=name == "expert_logits")
     except FileNotFoundError:
         raise LongtailError(
-            f"{folder} is not finished: it has no {path.name}", fix=f"longtail train --resume --out {folder}"
+            f"{folder} is not finished: it has no {LOGITS_NAME}", fix=f"longtail train --resume --out {folder}"
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise LongtailError(f"{path} is damaged: {error}", fix="train the run again in a new folder") from error
+    if name not in found:
+        raise UsageError(
+            f"{folder} is a run of a single network: it has no experts to compare",
+            fix="leave --experts out, or train ride or independent-experts",
+        )
+    return found[name], found["targets"]
 
 
 def class_prior(class_counts: Sequence[int], distribution: Distribution, imbalance: float) -> NDArray[np.float64]:

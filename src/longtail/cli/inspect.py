@@ -6,16 +6,15 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from longtail.cli.arguments import parse
-from longtail.cli.loading import telling
 from longtail.cli.output import say, say_json, say_table
-from longtail.cli.setup import Unset
+from longtail.cli.setup import Reading, Unset
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -26,15 +25,12 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _BAR = 40
+_PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
-class Inspect:
-    """Show the long tail of a data set, what is wrong with its files and labels, and what to try first.
-
-    Labels that look wrong are found by comparing thumbnails, which see colour and layout and not objects; with --run
-    the features of a trained network are compared instead. Classes of ten images or fewer are not judged.
-    """
+class What:
+    """The flags that stand first in the help."""
 
     data: Positional[str] = "digits"
     """digits, cifar10, cifar100, or a folder of class folders, or a CSV file (path,label[,split])"""
@@ -42,50 +38,42 @@ class Inspect:
     """Write a picture of the class sizes to this file (.png, .pdf or .svg)"""
     run: Unset[str] = None
     """A run on this data set: labels are judged by its network's features"""
-    imbalance: Unset[float] = None
-    """Imbalance factor to which a known data set is cut (default: the data set's)"""
-    profile: Literal["exp", "step", "natural"] = "exp"
-    """How the class sizes of a known data set fall"""
-    image_size: Unset[int] = None
-    """Side to which images from files are scaled (default: from their own sizes, at most 224)"""
-    strict: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Stop where an image file has any problem"""
-    data_root: Unset[str] = None
-    """Folder of the data sets (default: LONGTAIL_DATA, else ./.data)"""
-    download: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Fetch the data set where it is missing"""
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Print everything that was found as JSON on stdout"""
-    quiet: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Show no progress"""
+
+
+@dataclass(frozen=True)
+class Inspect(Reading, What):  # fields of the last base come first
+    """Show the long tail of a data set, what is wrong with its files and labels, and what to try first.
+
+    Labels that look wrong are found by comparing thumbnails, which see colour and layout and not objects; with --run
+    the features of a trained network are compared instead. Classes of ten images or fewer are not judged.
+    """
 
 
 def run(words: Sequence[str]) -> int:
     """Do the verb; return the exit status."""
     arguments = parse(Inspect, "inspect", words)
-    from longtail import data
+    plot = None if arguments.plot is None else _picture(Path(arguments.plot))
     from longtail.report.inspect import inspect
 
-    with telling(quiet=arguments.quiet) as tell:
-        loaded = data.load(
-            arguments.data,
-            imbalance=arguments.imbalance,
-            profile=arguments.profile,
-            root=arguments.data_root,
-            download=arguments.download,
-            image_size=arguments.image_size,
-            strict=arguments.strict,
-            tell=tell,
-        )
+    loaded = arguments.read(arguments.data)
     features = None if arguments.run is None else _features(arguments.run, loaded)
     found = inspect(loaded, features, named=arguments.data)
-    if arguments.plot is not None:
-        _draw(loaded, Path(arguments.plot))
+    if plot is not None:
+        _draw(loaded, plot)
     if arguments.json:
         say_json(found)
     else:
         _show(found)
     return 0
+
+
+def _picture(path: Path) -> Path:
+    """Return where the picture goes; found wrong before anything is read."""
+    if path.suffix.lower() not in _PICTURES:
+        raise UsageError(f"--plot {path}: the name must end with {', '.join(_PICTURES)}, which says the format")
+    if not path.parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.parent}")
+    return path
 
 
 def _features(path: str, data: LongTailData) -> NDArray[np.float32]:
@@ -114,8 +102,10 @@ def _draw(data: LongTailData, path: Path) -> None:
 
     try:
         class_count_bars(data.class_counts, data.class_names).savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise LongtailError(f"the picture {path} cannot be written: {error}") from error
+    except OSError as error:
+        raise LongtailError(
+            f"the picture {path} cannot be written: {error.strerror}", fix="choose another --plot"
+        ) from error
 
 
 def _show(found: dict[str, Any]) -> None:

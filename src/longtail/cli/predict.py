@@ -69,12 +69,14 @@ def run(words: Sequence[str]) -> int:
         answers, problems = predict_files(
             loaded, arguments.images, top_k=arguments.top_k, prior=prior, device=arguments.device, tell=tell
         )
+    if not answers and not problems:
+        raise LongtailError(f"there is no file in {', '.join(arguments.images)}", fix="name files, or folders of them")
     for problem in problems:
         note(f"skipped: {problem}")
     if not arguments.quiet:
         _tell_calibration(loaded)
     _write(arguments, loaded, answers, problems)
-    return 0 if answers or not problems else 1
+    return 0 if answers else 1
 
 
 def _check(arguments: Predict) -> None:

@@ -161,7 +161,8 @@ class Quiet:
 
 def _numbers(record: dict[str, Any]) -> str:
     test = f"  test {record['test_top1']:.1f}" if record.get("test_top1") is not None else ""
-    return f"loss {record['loss']:.4g}  {record['images_per_second']:,.0f} images/s{test}"
+    chosen = "".join(f"  {name} {value:g}" for name, value in record.get("chosen", {}).items())
+    return f"loss {record['loss']:.4g}  {record['images_per_second']:,.0f} images/s{test}{chosen}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The flags that `train` and `compare` share: data, budget and machine."""
+"""The flags that verbs share: of those that read a data set, and of those that train on it, budget and machine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Unset = Annotated[T | None, arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a run is made of beside its method and seed."""
+class Reading:
+    """Which data set is read, and how."""
 
     imbalance: Unset[float] = None
     """Imbalance factor, largest over smallest class (default: the data set's, digits 50, CIFAR 100)"""
@@ -33,6 +33,29 @@ class Setup:
     """Side to which images from files are scaled (default: from their own sizes, at most 224)"""
     strict: Annotated[bool, arg(help_behavior_hint="")] = False
     """Stop where an image file has any problem"""
+    data_root: Unset[str] = None
+    """Folder of the data sets (default: LONGTAIL_DATA, else ./.data)"""
+    download: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Fetch the data set where it is missing"""
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print the result, or the error, as JSON on stdout"""
+    quiet: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Show no progress"""
+
+    def read(self, name: str, **more: Any) -> LongTailData:
+        """Load the data set and cut its tail; ``more`` are further arguments of `longtail.data.load`."""
+        from longtail import data
+
+        names = ("imbalance", "profile", "image_size", "strict", "download")
+        with telling(quiet=self.quiet) as tell:
+            asked = {field: getattr(self, field) for field in names}
+            return data.load(name, root=self.data_root, tell=tell, **asked, **more)
+
+
+@dataclass(frozen=True)
+class Setup(Reading):
+    """What a run is made of beside its method and seed."""
+
     subset_seed: int = 0
     """Seed of the choice of images, apart from the training seed; 0 is the subset of the papers"""
     dev_per_class: int = 0
@@ -59,32 +82,10 @@ class Setup:
     """Whether the network is compiled; auto does it where the run is long enough to pay"""
     eval_every: Unset[int] = None
     """Epochs between looks at the test set, for the record only (default: 20 looks a run)"""
-    data_root: Unset[str] = None
-    """Folder of the data sets (default: LONGTAIL_DATA, else ./.data)"""
-    download: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Fetch the data set where it is missing"""
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Print the result, or the error, as JSON on stdout"""
-    quiet: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Show no progress"""
 
     def load_data(self, name: str) -> LongTailData:
-        """Load the data set and cut its tail."""
-        from longtail import data
-
-        with telling(quiet=self.quiet) as tell:
-            loaded = data.load(
-                name,
-                imbalance=self.imbalance,
-                profile=self.profile,
-                subset_seed=self.subset_seed,
-                root=self.data_root,
-                dev_per_class=self.dev_per_class,
-                download=self.download,
-                image_size=self.image_size,
-                strict=self.strict,
-                tell=tell,
-            )
+        """Load the data set with the subset and development set that the runs train on, and say what was decided."""
+        loaded = self.read(name, subset_seed=self.subset_seed, dev_per_class=self.dev_per_class)
         if not self.quiet:
             say_origin(loaded)
         return loaded

@@ -32,6 +32,8 @@ from longtail.errors import LongtailError
 _PIXELS, _FACTS = "pixels.u8", "cache.json"
 _FORMAT = 1
 _COPIED = 1 << 30  # subsets of up to 1 GiB live in memory
+_LASTING = frozenset({"not an image", "damaged", "too large"})
+"""Problems that lie in a file's bytes. A cache is named after those bytes, so it may remember these and no others."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -94,7 +96,8 @@ def open_cache(name: str, paths: Sequence[Path], size: int, tell: Tell) -> Cache
         tell: Hears of progress.
 
     Raises:
-        LongtailError: The folder of the caches cannot be written, or has no room.
+        LongtailError: The folder of the caches cannot be written, or has no room; or a file that was there when the
+            name was made is not any more.
     """
     folder = cache_root() / name
     found = _read(folder, size)
@@ -104,8 +107,6 @@ def open_cache(name: str, paths: Sequence[Path], size: int, tell: Tell) -> Cache
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             return _read(folder, size) or _make(folder, paths, size, tell)
-    except UnreadableError:
-        raise
     except OSError as error:
         raise LongtailError(
             f"the cache {folder} cannot be written ({error.strerror or error})",
@@ -137,8 +138,13 @@ def _make(folder: Path, paths: Sequence[Path], size: int, tell: Tell) -> Cache:
         damaged: dict[int, tuple[str, str]] = {}
         with _new_file(part / _PIXELS) as file:
             for k, answer in enumerate(in_parallel(partial(_decode, size=size), paths, "decoding", tell)):
-                if isinstance(answer, tuple):
-                    damaged[k] = answer
+                if isinstance(answer, UnreadableError):
+                    if answer.kind not in _LASTING:
+                        raise LongtailError(
+                            f"{answer.message} now, and it could be read a moment ago",
+                            fix="give the command again when the files stay as they are",
+                        ) from answer
+                    damaged[k] = answer.kind, answer.detail
                 else:
                     file.write(answer.data)
                     decoded.append(k)
@@ -147,18 +153,18 @@ def _make(folder: Path, paths: Sequence[Path], size: int, tell: Tell) -> Cache:
         if folder.exists():  # not whole, or of an older format
             shutil.rmtree(folder)
         part.replace(folder)
-    except BaseException:
+    except BaseException:  # Ctrl-C too; it goes on its way
         shutil.rmtree(part, ignore_errors=True)
         raise
     return Cache(folder, size, np.asarray(decoded, dtype=np.int64), damaged)
 
 
-def _decode(path: Path, size: int) -> Pixels | tuple[str, str]:
+def _decode(path: Path, size: int) -> Pixels | UnreadableError:
     """Return the pixels of a file, or why there are none."""
     try:
         return read_image(path, size)
     except UnreadableError as error:
-        return error.kind, error.detail
+        return error
 
 
 @contextmanager

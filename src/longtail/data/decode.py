@@ -121,6 +121,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> Pixels:
 
     Raises:
         UnreadableError: The file gives no pixels; its ``kind`` says why.
+        LongtailError: There is no memory left for it, which says nothing about the file.
     """
     with open_file(path) as file, _opened(file, path) as image:
         image.draft(None, (2 * size, 2 * size))
@@ -129,7 +130,12 @@ def read_image(path: str | os.PathLike[str], size: int) -> Pixels:
         with _LARGE_IMAGE if large else nullcontext():
             try:
                 return _square(image, size)
-            except Exception as error:  # decoders fail in many ways
+            except MemoryError as error:
+                raise LongtailError(
+                    f"{path}: no memory left to decode {image.width}x{image.height} pixels",
+                    fix="the file may be whole: free memory, or scale it down",
+                ) from error
+            except Exception as error:  # broad: see _opened
                 raise UnreadableError(path, "damaged", _reason(error)) from error
 
 
@@ -165,7 +171,9 @@ def _opened(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Image.Imag
         image = Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise UnreadableError(path, "too large", _reason(error)) from error
-    except Exception as error:  # parsers fail in many ways
+    except Exception as error:
+        # Broad, here and where files are decoded: Pillow promises no kinds of errors, and what damaged bytes bring up
+        # from its plug-ins is whatever their parsing happens to break on. tests/data/test_decode.py has a sample.
         raise UnreadableError(path, "not an image", _unknown_format(file, error)) from error
     with image:
         yield image
@@ -212,7 +220,7 @@ def _orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 where there is none or the EXIF is damaged; to be called after decoding."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:
+    except Exception:  # broad: see _opened; the pixels are there all the same
         return 1
 
 

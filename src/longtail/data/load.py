@@ -93,7 +93,8 @@ def load(
             tell=tell or _tell_nobody,
         )
     if name not in DATASETS:
-        raise unknown_name("data set", name, [*DATASETS, *LIST_DATASETS])
+        error = unknown_name("data set", name, [*DATASETS, *LIST_DATASETS])
+        raise UsageError(f"{error.message}, and no folder or file is called so", fix=error.fix)
     if image_size is not None:
         raise UsageError(f"{name} has images of one size; image_size is for images from files")
     full = DATASETS[name](None if root is None else Path(root), download)

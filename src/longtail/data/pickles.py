@@ -31,7 +31,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise LongtailError(f"{path}: cannot be read ({error.strerror})", fix=_AGAIN) from error
-    except Exception as error:  # a damaged pickle fails in any way that its bytes happen to spell
+    except Exception as error:  # broad: a damaged pickle fails in any way that its bytes happen to spell
         raise LongtailError(
             f"{path}: not a readable pickle, cut short or damaged ({_first_line(error)})", fix=_AGAIN
         ) from error

@@ -107,7 +107,8 @@ def _unchanged(path: Path, before: Seen) -> bool:
         now = path.stat()
     except (OSError, ValueError):
         return False
-    return (now.st_size, now.st_mtime_ns) == (before.size, before.mtime_ns)
+    same = (now.st_size, now.st_mtime_ns) == (before.size, before.mtime_ns)
+    return same and os.access(path, os.R_OK)  # a change of permission changes neither
 
 
 def _look(path: Path) -> Seen:

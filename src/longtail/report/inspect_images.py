@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -110,7 +110,7 @@ def duplicates(gallery: Gallery) -> dict[str, Any]:
     chosen = _thinned(chosen, gallery.labels, COMPARED)
     small, shown = gallery.thumbnails
     chosen = chosen[shown[chosen]]
-    near = _components(_pairs(small[chosen], _SAME), chosen)
+    near = [chosen[group] for group in _alike(small[chosen], _SAME)]
     return {
         "identical": [_told(gallery, group) for group in identical],
         "near": [_told(gallery, group) for group in near],
@@ -118,7 +118,7 @@ def duplicates(gallery: Gallery) -> dict[str, Any]:
     }
 
 
-def _told(gallery: Gallery, group: Sequence[int]) -> dict[str, Any]:
+def _told(gallery: Gallery, group: Iterable[int]) -> dict[str, Any]:
     return {
         "images": [gallery.describe(k) for k in group],
         "across_splits": len({bool(gallery.is_test[k]) for k in group}) > 1,
@@ -182,24 +182,30 @@ def _thinned(chosen: NDArray[np.int64], labels: NDArray[np.int64], total: int, m
     return np.sort(np.concatenate([rows[:limit] for rows in members])) if members else chosen
 
 
-def _pairs(seen: NDArray[np.float32], least: float) -> list[tuple[int, int]]:
-    """Return the pairs (i < j) of rows whose cosine is at least ``least``."""
+def _alike(seen: NDArray[np.float32], least: float) -> list[NDArray[np.int64]]:
+    """Return the groups of two rows or more that hang together by pairs with a cosine of at least ``least``.
+
+    Groups are joined while the pairs are found: a thousand frames of a camera that stands still are half a million
+    pairs, which are never listed.
+
+    Args:
+        seen: Rows of length 1, (N, d).
+        least: The cosine.
+
+    Returns:
+        Row numbers, ascending in each group; groups in the order of their first rows.
+    """
     rows = torch.from_numpy(seen)
-    found = []
+    home = np.arange(len(rows))  # the first row of the group that each row belongs to
     for start in range(0, len(rows), _BLOCK):
-        alike = rows[start : start + _BLOCK] @ rows[start:].T
-        close = (alike >= least).nonzero().numpy() + start
-        found += [(int(i), int(j)) for i, j in close if i < j]
-    return found
-
-
-def _components(pairs: Sequence[tuple[int, int]], names: NDArray[np.int64]) -> list[list[int]]:
-    """Join pairs into groups."""
-    home: dict[int, list[int]] = {}
-    for pair in pairs:
-        joined = sorted({member for k in pair for member in home.get(k, [k])})
-        home.update(dict.fromkeys(joined, joined))
-    return [[int(names[k]) for k in group] for first, group in sorted(home.items()) if group[0] == first]
+        close = (rows[start : start + _BLOCK] @ rows[start:].T >= least).numpy()
+        for k in np.flatnonzero(close.sum(1) > 1):
+            met = home[start + np.flatnonzero(close[k])]
+            if (met != met[0]).any():
+                home[np.isin(home, met)] = met.min()
+    order = np.argsort(home, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
+    return [group for group in groups if len(group) > 1]
 
 
 def _votes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from torch import nn
 from longtail import data as datasets
 from longtail.data import ImageSet, LongTailData
 from longtail.errors import UsageError
-from longtail.networks import CosineHead, ExpertHead, LearnableScalingHead, LinearHead, TauNormHead
+from longtail.networks import CosineHead, ExpertHead, LearnableScalingHead, LinearHead, RoutedHead, TauNormHead
+from longtail.networks.bilateral import BilateralHead
+from longtail.networks.residual_branches import ResidualBranches
 from longtail.run import Run
 from longtail.training.inference import extract_features
 from longtail.training.runtime import Runtime
@@ -52,7 +54,7 @@ def data_of(run: Run, root: str | Path | None = None) -> LongTailData:
 
 
 def classifier_of(run: Run, expert: int = 1) -> Classifier:
-    """Return the trained classifier of a run, or that of one of its experts.
+    """Return the trained classifier of a run, or that of one of its experts, over the features of `class_features`.
 
     Args:
         run: A finished run.
@@ -66,7 +68,10 @@ def classifier_of(run: Run, expert: int = 1) -> Classifier:
     heads = list(head.heads) if isinstance(head, ExpertHead) else [head]
     if not 1 <= expert <= len(heads):
         raise UsageError(f"{run.path} has {len(heads)} expert(s); there is no expert {expert}")
-    return _linear(heads[expert - 1], run)
+    found = _linear(heads[expert - 1], run)
+    body = run.network.backbone
+    # ResLT adds what its branches say: W f_1 + b + W f_2 + b + ... = W (f_1 + f_2 + ...) + E b.
+    return replace(found, bias=len(body.norms) * found.bias) if isinstance(body, ResidualBranches) else found
 
 
 def _linear(head: nn.Module, run: Run) -> Classifier:
@@ -89,10 +94,11 @@ def class_features(run: Run, images: ImageSet, classes: NDArray[np.int64], exper
     """Return the features of all images of some classes, normalised where the classifier is a cosine one.
 
     Args:
-        run: A finished run.
+        run: A finished run. Of BBN the features of both branches side by side, of ResLT the sum of those of its
+            branches.
         images: A set of its data, not augmented.
         classes: The classes, (K,).
-        expert: 1-based number of the expert.
+        expert: 1-based number of the expert, where each has a classifier of its own.
 
     Returns:
         Features, (N, d), float64, and classes, (N,), int64.
@@ -100,10 +106,19 @@ def class_features(run: Run, images: ImageSet, classes: NDArray[np.int64], exper
     wanted = torch.isin(images.targets, torch.as_tensor(classes))
     runtime = Runtime(threads=torch.get_num_threads())
     features = extract_features(run.network, images.images[wanted], run.task.plain_transforms(), runtime)
-    own = _array(features[expert - 1] if features.ndim == 3 else features)
+    own = _array(_of_one_classifier(features, run.network.head, expert))
     if classifier_of(run, expert).cosine:
         own = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
     return own, images.targets[wanted].numpy()
+
+
+def _of_one_classifier(features: torch.Tensor, head: nn.Module, expert: int) -> torch.Tensor:
+    """Return the features that a classifier reads, (N, d'), of features (N, d) or (E, N, d)."""
+    if features.ndim == 2:
+        return features
+    if isinstance(head, ExpertHead | RoutedHead):
+        return features[expert - 1]
+    return torch.cat(tuple(features), -1) if isinstance(head, BilateralHead) else features.sum(0)
 
 
 def _array(tensor: torch.Tensor) -> Floats:

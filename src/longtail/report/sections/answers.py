@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from longtail.errors import LongtailError
 from longtail.evaluation import expert_agreement, expert_assignment
 from longtail.evaluation.checks import check_logits
+from longtail.folder import LOGITS_NAME, read_test_logits
 from longtail.networks import multiplications
 from longtail.run import Run
 
@@ -48,20 +48,20 @@ def read_answers(run: Run) -> Answers:
     Raises:
         LongtailError: They are missing, damaged, or of another number of classes.
     """
-    path = run.path / "test_logits.npz"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in ("logits", "targets", "expert_logits") if name in content}
+        arrays = read_test_logits(run.path, experts=True)
         logits, targets = check_logits(arrays["logits"], arrays["targets"])
         if logits.shape[1] != len(run.task.class_counts):
             raise ValueError(f"{logits.shape[1]} classes, but the run has {len(run.task.class_counts)}")
         experts = _experts(run, arrays.get("expert_logits"), targets, logits)
     except FileNotFoundError:
         raise LongtailError(
-            f"{run.path} has no {path.name}, which the report is made from", fix="train the run again in a new folder"
+            f"{run.path} has no {LOGITS_NAME}, which the report is made from", fix="train the run again in a new folder"
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise LongtailError(f"{path} is damaged: {error}", fix="train the run again in a new folder") from error
+    except ValueError as error:
+        raise LongtailError(
+            f"{run.path / LOGITS_NAME} does not fit its run: {error}", fix="train the run again in a new folder"
+        ) from error
     return Answers(targets, logits.argmax(1), _confidences(logits), **experts)
 
 
@@ -82,5 +82,5 @@ def _experts(
         return {}
     if not np.isnan(each).any():
         return {"agreement": expert_agreement(each, targets, logits)}
-    costs = multiplications(run.network, run.task.image_shape)
+    costs = multiplications(run.network, run.task.input_shape)
     return {"assignment": expert_assignment(each, targets, logits, costs)}

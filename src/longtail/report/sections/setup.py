@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtail.benchmark.collect import command_of
+from longtail.benchmark.collect import command_of, without_folders
 from longtail.config import read_config
 from longtail.report.sections.chart import details, row, table
 from longtail.report.sections.markup import Markup, join, tag
@@ -22,7 +22,7 @@ def setup_section(study: Study) -> Markup:
 
 
 def _block(entry: Entry) -> Markup:
-    commands = [command_of(run.config, run.runtime.asdict()) for run in entry.runs]
+    commands = [without_folders(command_of(run.config, run.runtime.asdict())) for run in entry.runs]
     rows = [row(name, value) for name, value in _settings(entry.runs[0]).items()]
     return join(
         tag("pre", "\n".join(commands), tabindex="0", aria_label="Commands"),
