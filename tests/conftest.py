@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from longtail import Run, data, train
+from longtail import Run, data, session, train
 from pictures import make_folder
 
 torch.set_num_threads(1)
@@ -35,6 +36,23 @@ def digits() -> data.LongTailData:
 def plain_run() -> dict[str, object]:
     """Options of a short run whose result depends on nothing but its arguments."""
     return {"protocol": "quick", "epochs": 3, "precision": "fp32", "threads": 1, "compile": "off", "device": "cpu"}
+
+
+@pytest.fixture
+def train_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, Exception]], None]:
+    """Make training raise an error for some methods, by name, and train the others."""
+
+    def make(errors: Mapping[str, Exception]) -> None:
+        trained = session.train
+
+        def train_or_fail(data, method, **keywords):
+            if method in errors:
+                raise errors[method]
+            return trained(data, method, **keywords)
+
+        monkeypatch.setattr(session, "train", train_or_fail)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,13 @@ def test_streams_and_published_settings(digits, cifar_like):
     assert (stage.optimizer.nesterov, stage.optimizer.weight_decay) == (True, 2e-4)
 
 
+def test_a_task_without_labels_takes_the_features_of_each_branch(digits):
+    stage = recipe_of("bbn+ssp", digits).stages[0]
+    network = build_bilateral_network("small", 10, 1)
+    network.head = stage.new_head(network.head)
+    assert network.head.pretext(network.features(torch.randn(3, 1, 8, 8))).shape == (2, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("bbn+drw", "samples by class"), ("bbn+cmo", "branches of its own"), ("bbn+h2t", "frozen backbone")],

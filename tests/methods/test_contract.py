@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -18,11 +16,11 @@ from longtail.request import Task, build_recipe, build_run_network, make_config
 from longtail.training.inference import HeadView, stored_features
 from longtail.training.loader import StageLoader
 from longtail.training.loop import InterruptedRunError
-from longtail.training.progress import SilentReporter
 from longtail.training.recipe import Prepared, Shape, enter_structure
 from longtail.training.runtime import Runtime
 from longtail.training.world import World
 from longtail.types import Progress
+from reporters import Crash, Stop
 
 CONTRACT = [
     *methods.names(),
@@ -39,6 +37,7 @@ CONTRACT = [
     "ce+remix",
     "ldam+drw+cmo",
     "crt+cmo",
+    "crt+randaug",
     "crt+h2t",
     "mislas+h2t",
     "gcl+h2t",
@@ -64,27 +63,6 @@ def digits(digits, request):
     """The digits of all tests; with a development set held out for a row with a part that needs one."""
     name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
     return datasets.load("digits", dev_per_class=5) if NEEDS_DEV & {*name.split("+")} else digits
-
-
-class CrashingReporter(SilentReporter):
-    """Ends the process's work at a step, as a kill would: nothing is saved from here on."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("killed")
-
-
-class StoppingReporter(CrashingReporter):
-    """Sends the process a SIGTERM at a step."""
-
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def same_results(a: longtail.Run, b: longtail.Run) -> None:
@@ -122,11 +100,11 @@ def test_stopped_and_killed_runs_resume_to_the_same_bits(name, digits, plain_run
     monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
     whole = longtail.train(digits, name, out=tmp_path / "whole", **plain_run)
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, name, out=tmp_path / "killed", reporter=CrashingReporter(14), **plain_run)
+        longtail.train(digits, name, out=tmp_path / "killed", reporter=Crash(14), **plain_run)
     killed = longtail.train(digits, name, out=tmp_path / "killed", resume=True, **plain_run)
     same_results(whole, killed)
     with pytest.raises(InterruptedRunError):
-        longtail.train(digits, name, out=tmp_path / "stopped", reporter=StoppingReporter(25), **plain_run)
+        longtail.train(digits, name, out=tmp_path / "stopped", reporter=Stop(25), **plain_run)
     stopped = longtail.train(digits, name, out=tmp_path / "stopped", resume=True, **plain_run)
     same_results(whole, stopped)
 

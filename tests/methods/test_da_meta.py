@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -32,9 +33,9 @@ from longtail.methods.da_meta import LookAhead, WeighedObjective
 from longtail.methods.meta import WeightRecord, forward
 from longtail.methods.supervised import SupervisedObjective
 from longtail.sampling import InstanceSampling
-from longtail.training.progress import SilentReporter
 from longtail.training.state import load_state
 from longtail.types import Progress
+from reporters import Crash
 
 
 def da_objective(case_or_weights, *, tau=0.01, strength=None, eta=1e-3, loss=None, dev_loss=None):
@@ -93,7 +94,7 @@ def test_whole_steps_leave_the_bits_that_the_double_backward_leaves(make):
     for _ in range(3):
         objective(ours, (batch, dev), Progress(0, 1, lr=1e-3)).backward()
         eps = official_step(theirs, batch, dev, class_weights[batch.targets], 1e-3, 0.01)
-        assert eps.abs().max() > 1e-8
+        assert eps.abs().max() > 1e-5  # float32 holds less beside weights of 1
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -188,7 +189,9 @@ def test_without_a_term_no_development_set_is_needed(digits):
         assert "--dev-per-class 10" in caught.value.fix
 
 
-@pytest.mark.parametrize("options", [{"tau": -0.1}, {"eta": 0.0}, {"strength": -1.0}, {"beta": 1.5}, {"start": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"tau": -0.1}, {"eta": 0.0}, {"strength": -1.0}, {"beta": 1.5}, {"start": 1.0}, {"tau": math.nan}]
+)
 def test_wrong_options_are_refused(options, cifar_like):
     with pytest.raises(UsageError):
         recipe_of("da-meta", held_out(cifar_like), **options)
@@ -218,13 +221,3 @@ def test_what_was_learned_survives_a_kill_to_the_bit(plain_run, tmp_path, monkey
             assert all(torch.equal(value, states[0][key]) for key, value in state.items())
         assert float(states[0]["record.count"].sum(1)[0]) > 0
         assert float(states[0]["record.term"].abs().sum()) > 0
-
-
-class Crash(SilentReporter):
-    def __init__(self, after):
-        self.left = after
-
-    def step(self, epoch, step, steps, images):
-        self.left -= 1
-        if not self.left:
-            raise RuntimeError("killed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -49,7 +51,7 @@ def test_fine_tuning_looks_at_the_development_batch_alone():
     torch.testing.assert_close(objective(network, (train, dev), Progress(0, 1)), expected)
 
 
-@pytest.mark.parametrize("options", [{"stage2_epochs": 0}, {"stage2_lr": 0.0}])
+@pytest.mark.parametrize("options", [{"stage2_epochs": 0}, {"stage2_lr": 0.0}, {"stage2_lr": math.nan}])
 def test_wrong_settings_of_fine_tuning_are_refused(options, held_out, plain_run, tmp_path):
     with pytest.raises(longtail.UsageError, match="must be"):
         longtail.train(held_out, "cb-finetune", out=tmp_path / "run", **plain_run, **options)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from recipes import recipe_of
 from safetensors.torch import load_file
-from test_contract import CrashingReporter, same_results
+from test_contract import same_results
 from torch import nn
 
 import longtail
@@ -16,6 +16,7 @@ from longtail.methods.dive import ROWS, DiVEObjective, choose_flatness
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Teacher
 from longtail.types import Batch, Progress
+from reporters import Crash
 
 CASES = [
     case
@@ -170,8 +171,7 @@ def test_published_settings_are_those_of_bbn(cifar_like):
         assert stage.schedule.milestones == (120, 160)
         assert stage.schedule.decay == (1e-2, 1e-4)
         assert stage.optimizer.nesterov
-    assert recipe.first_stage_of is None  # bsce has another published schedule
-    assert recipe_of("dive", cifar_like, "common").first_stage_of == "bsce"
+    assert recipe.first_stage_of == "bsce"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,10 @@ def test_published_settings_are_those_of_bbn(cifar_like):
 def test_wrong_options_are_refused(options, reason, digits):
     with pytest.raises(longtail.UsageError, match=reason):
         recipe_of("dive", digits, **options)
+
+
+def test_given_flatness_is_no_choice(digits):
+    assert recipe_of("dive", digits).stages[1].objective.chosen() == {}
 
 
 def tensors(run):
@@ -217,6 +221,11 @@ def test_the_teacher_is_the_first_stage_and_a_finished_run_stands_in(digits, pla
     # The rule's choice is part of the state, and follows from the teacher's logits of the training images.
     chosen = choose_flatness(torch.as_tensor(base.logits(digits.train.images)), digits.class_counts)
     assert (float(state["temperature"]), float(state["power"])) == chosen
+    # And it is told: with every epoch of the student, and in the result.
+    told = dict(zip(("temperature", "power"), chosen, strict=True))
+    assert [line.get("chosen") for line in whole.history] == [None] * 3 + [told] * 3
+    assert whole.metrics["chosen"] == {"student": told}
+    assert "chosen" not in base.metrics
 
 
 @pytest.mark.parametrize("at", [38, 50])
@@ -225,7 +234,7 @@ def test_teacher_and_chosen_flatness_survive_a_kill(at, digits, plain_run, tmp_p
     options = {**plain_run, "flatness": "rule"}
     whole = longtail.train(digits, "dive", out=tmp_path / "whole", **options)
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "dive", out=tmp_path / "run", reporter=CrashingReporter(at), **options)
+        longtail.train(digits, "dive", out=tmp_path / "run", reporter=Crash(at), **options)
     if at == 50:  # in the student's second epoch
         monkeypatch.setattr(DiVEObjective, "measure", None)  # not looked at again
     same_results(whole, longtail.train(digits, "dive", out=tmp_path / "run", resume=True, **options))

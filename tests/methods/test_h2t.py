@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import longtail
+from longtail.benchmark import grid
 from longtail.methods.h2t import FusedObjective, channel_mask, fuse
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import LinearHead, pool
@@ -161,9 +162,18 @@ def test_published_settings_are_those_of_the_released_configuration(cifar_like):
     assert classifier.new_head is None
     assert (classifier.batch_norm, classifier.cached_features, classifier.trainable) == ("train", False, "head")
     assert classifier.sampling[1] == InstanceSampling()
-    # Its first stage is not that of `ce+mixup --protocol published`, which keeps LDAM-DRW's decay.
-    assert recipe.first_stage_of is None
+    # `ce+mixup --protocol published` keeps LDAM-DRW's decay: a run stands in only if it had this one.
+    assert recipe.first_stage_of == "ce+mixup"
     assert recipe_of("crt+h2t", cifar_like, "common").first_stage_of == "ce+mixup"
+
+
+def test_a_first_stage_of_another_schedule_is_not_shared(tmp_path, cifar_like):
+    cells = grid.plan(
+        cifar_like, ["crt+h2t", "ce+mixup"], [0], tmp_path, protocol="published", precision="fp32", options={}
+    )
+    decays = {cell.config.method: list(cell.config.budget["decay"]) for cell in cells}
+    assert decays["crt+h2t"] != decays["ce+mixup"]
+    assert all(cell.first_stage is None for cell in cells)
 
 
 def test_a_given_option_of_crt_goes_before_what_the_modifier_presets(digits):

@@ -31,6 +31,15 @@ def test_one_forward_pass_gives_what_the_double_backward_gives(make, loss):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_what_is_not_finite_does_not_stop_the_record():
+    """The loop says that a run diverged, at the epoch's end; a step of it must not fail in another way before."""
+    record = WeightRecord(3, epochs=1)
+    values = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    record.add(0, torch.tensor([0, 1, 2]), values, values)
+    assert record.count.tolist() == [[1, 1, 1]]
+    assert record.sizes.sum() == 3
+
+
 def test_the_record_holds_sums_by_class_and_epoch():
     record = WeightRecord(3, epochs=2, first_epoch=8)
     terms = torch.tensor([0.0, 3e-6, -0.5])

@@ -6,8 +6,52 @@ import pytest
 from recipes import recipe_of
 
 import longtail
-from longtail.augment import CMO, CutMix, Mixup, Remix
+from longtail import data, methods
+from longtail.augment import CMO, CutMix, Mixup, Normalize, RandAugment, Remix
 from longtail.sampling import InstanceSampling, PowerSampling
+
+# Which modifiers each method takes; all others are refused.
+ANY = ["drw", "drs", "mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "dev"]
+WEIGHTED = ["mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "dev"]  # what weighs or samples classes itself
+CLASSIFIER = ["mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "post-hoc-la", "dev"]
+TAKES = {
+    **dict.fromkeys(["ce", "focal", "seql", "bsce", "la", "cdt", "vs"], ANY),
+    **dict.fromkeys(["rw", "cb-ce", "cb-focal", "cb-sampling", "sqrt-sampling", "progressive-sampling"], WEIGHTED),
+    "ldam": ["drw", "drs", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
+    **dict.fromkeys(["crt", "lws"], CLASSIFIER),
+    **dict.fromkeys(["tau-norm", "ncm", "dive"], WEIGHTED),
+    "mislas": ["h2t", "ssp", "post-hoc-la", "dev"],
+    "gcl": ["h2t", "ssp", "dev"],
+    "independent-experts": ["ssp", "dev"],
+    "ride": ["mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "ea", "dev"],
+    "ssd": ["mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
+    "bbn": ["mixup", "cutmix", "remix", "ssp", "post-hoc-la", "dev"],
+    "reslt": ["drs", "mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "dev"],
+    "sade": ["drs", "mixup", "cutmix", "remix", "cmo", "ssp", "ea", "dev"],
+    "lfme": ["mixup", "cutmix", "remix", "ssp"],
+    "l2rw": ["drs", "ssp", "post-hoc-la"],
+    "meta-weight-net": ["drs", "ssp", "post-hoc-la"],
+    "da-meta": ["ssp", "post-hoc-la"],
+    "cb-finetune": ["ssp", "post-hoc-la"],
+}
+NEED_DEV = {"da-meta", "l2rw", "meta-weight-net", "cb-finetune", "dev"}
+
+
+def test_every_method_has_its_row():
+    assert set(TAKES) == set(methods.names())
+
+
+@pytest.mark.parametrize("method", TAKES)
+def test_a_method_takes_the_modifiers_of_its_row_and_refuses_the_others(method, digits):
+    held = data.load("digits", dev_per_class=5)
+    for modifier in methods.modifiers():
+        name, task = f"{method}+{modifier}", held if {method, modifier} & NEED_DEV else digits
+        if modifier in TAKES[method] or modifier == "randaug":  # changes images one by one: nothing stands in its way
+            assert recipe_of(name, task).stages
+        else:
+            with pytest.raises(longtail.UsageError, match=rf"\+{modifier} "):
+                recipe_of(name, task)
+
 
 MIXINGS = {"mixup": Mixup, "cutmix": CutMix, "remix": Remix, "cmo": CMO}
 ONE_STAGE = [
@@ -136,8 +180,35 @@ def test_laws_of_the_foregrounds(digits):
         ("ce+remix", {"kappa": 0.5}, "kappa must be at least 1"),
         ("ce+remix", {"alpha": 0}, "must be above 0"),
         ("gcl", {"noise_mul": -1}, "noise_mul must be a finite number >= 0"),
+        ("crt", {"stage2_epochs": 0}, "a stage that trains needs at least 1"),
+        ("lws", {"stage2_epochs": -1}, "a stage that trains needs at least 1"),
+        ("mislas", {"stage2_epochs": 0}, "a stage that trains needs at least 1"),
+        ("gcl", {"stage2_epochs": 0}, "a stage that trains needs at least 1"),
+        ("crt", {"stage2_lr": 0}, "learning rate is 0.0; it must be a finite number above 0"),
+        ("mislas", {"lr_factor": -1}, "must be finite and at least 0"),
+        ("sade", {"tau": float("nan")}, "must be finite"),
+        ("lfme", {"temperature": float("inf")}, "above 0"),
+        ("independent-experts", {"mixup_alpha": float("nan")}, "and finite"),
     ],
 )
 def test_options_out_of_range_are_wrong_use(name, options, reason, digits):
     with pytest.raises(longtail.UsageError, match=reason):
         recipe_of(name, digits, **options)
+
+
+@pytest.mark.parametrize("method", ["ce", "bsce+cmo", "mislas", "ride", "ssd", "bbn", "crt"])
+def test_randaug_changes_images_where_the_backbone_is_trained_and_nothing_else(method, digits):
+    recipe, plain = recipe_of(f"{method}+randaug", digits, operations=3), recipe_of(method, digits)
+    for stage, before in zip(recipe.stages, plain.stages, strict=True):
+        own = [step for step in stage.augment.transforms if isinstance(step, RandAugment)]
+        assert own == ([RandAugment(operations=3)] if before.epochs and before.trainable == "all" else [])
+        assert [step for step in stage.augment.transforms if step not in own] == list(before.augment.transforms)
+        assert isinstance(stage.augment.transforms[-1], Normalize)
+        assert (stage.sampling, stage.mixing, stage.views) == (before.sampling, before.mixing, before.views)
+
+
+def test_randaug_of_nothing_trains_as_without(digits, tmp_path, plain_run):
+    plain = longtail.train(digits, "ce", **plain_run, out=tmp_path / "plain")
+    none = longtail.train(digits, "ce+randaug", operations=0, **plain_run, out=tmp_path / "none")
+    assert plain.metrics["per_class"] == none.metrics["per_class"]
+    assert plain.history[-1]["loss"] == none.history[-1]["loss"]

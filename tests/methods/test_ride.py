@@ -9,9 +9,11 @@ import torch
 import longtail
 from longtail.augment import Normalize, RandomRotation
 from longtail.losses import LDAMLoss, effective_number_weights
-from longtail.methods.ride import RIDEObjective, class_temperatures, spread_between_pairs, spread_from_mean
+from longtail.methods.ride import RIDEObjective, class_temperatures, ride, spread_between_pairs, spread_from_mean
 from longtail.methods.supervised import SupervisedObjective
+from longtail.networks import CosineHead, LinearHead
 from longtail.request import Task, build_recipe, build_run_network, make_config
+from longtail.training.budget import Context, budget_for
 from longtail.types import Batch
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "experts.json").read_text())["cases"]
@@ -169,7 +171,57 @@ def test_mixed_targets_are_mixed_losses(digits):
     torch.testing.assert_close(objective(network, (all_first,), None), value)
 
 
-@pytest.mark.parametrize("options", [{"experts": 0}, {"diversity": -0.45}, {"s": 0.0}, {"gamma": 1.0}])
+def test_one_expert_learns_what_ldam_learns():
+    cosines, batch = torch.rand(6, len(COUNTS), dtype=torch.float64) * 2 - 1, labelled([0, 0, 1, 2, 3, 4])
+    plain = SupervisedObjective(LDAMLoss(COUNTS)).loss(cosines, batch)
+    criterion = LDAMLoss(COUNTS, max_m=15.0, s=1.0)  # the scale is part of RIDE's network
+    one = RIDEObjective(SupervisedObjective(criterion), class_temperatures(COUNTS, 0.05)).loss(
+        30 * cosines[None], batch
+    )
+    torch.testing.assert_close(one, plain)
+
+
+def test_the_sign_of_the_diversity_may_be_turned():
+    """Users of the official code measured that it does not matter; the row is among the published ones."""
+    logits, batch = torch.randn(3, 4, 5, dtype=torch.float64), labelled([0, 1, 2, 4])
+    losses = [
+        RIDEObjective(SupervisedObjective(LDAMLoss(COUNTS)), torch.ones(5), diversity=sign * 0.45).loss(logits, batch)
+        for sign in (-1, 0, 1)
+    ]
+    torch.testing.assert_close(losses[0] - losses[1], losses[1] - losses[2])
+    assert losses[0] > losses[1]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "diversity", "gamma"),
+    [
+        ("published", "cifar100", 0.45, 0.05),
+        ("published", "imagenet-lt", 0.2, 0.02),
+        ("published", "inat18", 0.2, 0.015),
+        ("common", "imagenet-lt", 0.45, 0.05),
+    ],
+)
+def test_diversity_is_that_of_the_authors_configuration_of_the_set(protocol, dataset, diversity, gamma, digits):
+    plain = Task.of(digits).plain_transforms()
+    context = Context((500, 50, 5), protocol, budget_for(dataset, protocol), plain, plain, dataset=dataset)
+    objective = ride(context).stages[-1].objective
+    assert objective.diversity == diversity
+    torch.testing.assert_close(objective.temperatures, class_temperatures((500, 50, 5), gamma))
+    assert ride(context, diversity=0.1, gamma=0.0).stages[-1].objective.diversity == 0.1
+
+
+def test_the_classifier_may_be_linear(digits):
+    recipe, network = recipe_of(digits, classifier="linear")
+    assert all(isinstance(head, LinearHead) for head in network.head.heads)
+    assert network.head.scale == 1
+    features = torch.randn(3, 2, network.num_features)
+    own = network.head.heads[1]
+    torch.testing.assert_close(network.head(features)[1], features[1] @ own.weight.T + own.bias)
+    assert recipe.classifier is not None
+    assert isinstance(recipe_of(digits)[1].head.heads[0], CosineHead)
+
+
+@pytest.mark.parametrize("options", [{"experts": 0}, {"diversity": float("nan")}, {"s": 0.0}, {"gamma": 1.0}])
 def test_wrong_options_are_refused(options, digits):
     with pytest.raises(longtail.UsageError):
         recipe_of(digits, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from recipes import recipe_of
-from test_contract import CrashingReporter, same_results
+from test_contract import same_results
 from test_ride import GOLDEN, array, expert_logits, labelled, objective_of
 
 import longtail
@@ -17,6 +17,7 @@ from longtail.methods.ride_distillation import DistilledExperts
 from longtail.networks import Teacher, build_expert_network, build_network
 from longtail.training.budget import Context, augmentation_for, budget_for
 from longtail.types import Batch, Progress
+from reporters import Crash
 
 CASE = next(case for case in GOLDEN if case["id"] == "ride_distill_c100_epoch161")
 EXPERTS = {"s": 30, "max_m": 0.5}  # what the other cases spell out
@@ -89,7 +90,7 @@ def test_a_distilled_run_resumes_to_the_same_bits_and_loads_without_its_teacher(
     options = {**plain_run, "teacher": larger.path}
     whole = longtail.train(digits, "ride", out=tmp_path / "whole", **options)
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "ride", out=tmp_path / "killed", reporter=CrashingReporter(14), **options)
+        longtail.train(digits, "ride", out=tmp_path / "killed", reporter=Crash(14), **options)
     same_results(whole, longtail.train(digits, "ride", out=tmp_path / "killed", resume=True, **options))
     alone = longtail.train(digits, "ride", out=tmp_path / "alone", **plain_run)
     assert whole.history[0]["loss"] > alone.history[0]["loss"]

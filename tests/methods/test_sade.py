@@ -15,7 +15,8 @@ from longtail.augment import Normalize, RandomRotation
 from longtail.losses import balanced_softmax_loss, log_class_counts
 from longtail.methods.inference import AverageExperts
 from longtail.methods.sade import SADEObjective, expert_shifts, inverted_counts
-from longtail.training.budget import budget_for
+from longtail.request import Task
+from longtail.training.budget import Context, budget_for
 from longtail.types import Batch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "experts.json"
@@ -135,6 +136,17 @@ def test_budgets_of_large_sets(name, dataset, epochs):
     budget = replace(budget_for(dataset, "published"), **methods.published_budget(name, dataset))
     assert budget.epochs == epochs
     assert budget.lr_schedule().factor(epochs - 1) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "tau"),
+    [("published", "inat18", 1), ("published", "imagenet-lt", 2), ("common", "inat18", 2)],
+)
+def test_tau_is_that_of_the_authors_configuration_of_the_set(protocol, dataset, tau, digits):
+    plain = Task.of(digits).plain_transforms()
+    context = Context((500, 50, 5), protocol, budget_for(dataset, protocol), plain, plain, dataset=dataset)
+    assert methods.build("sade", context).stages[0].objective.tau == tau
+    assert methods.build("sade", context, {"tau": 1.5}).stages[0].objective.tau == 1.5
 
 
 @pytest.mark.parametrize("options", [{"tau": -1}, {"s": 0}])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from recipes import recipe_of
 from safetensors.torch import load_file
-from test_contract import CrashingReporter, same_results
+from test_contract import same_results
 
 import longtail
 from longtail import folder
@@ -16,6 +16,7 @@ from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import LearnableScalingHead, LinearHead
 from longtail.training.recipe import Shape, enter_structure
 from longtail.types import Batch, Progress
+from reporters import Crash
 
 COUNTS = [50, 20, 9, 4, 1]
 STAGES = {
@@ -159,7 +160,7 @@ def test_queue_slow_encoder_and_teacher_survive_a_kill(at, digits, plain_run, tm
     options = {**plain_run, "epochs": 2, "task": "instance", "row": "IV-LWS", "stage2_epochs": 2}
     whole = longtail.train(digits, "ssd", out=tmp_path / "whole", **options)
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "ssd", out=tmp_path / "run", reporter=CrashingReporter(at), **options)
+        longtail.train(digits, "ssd", out=tmp_path / "run", reporter=Crash(at), **options)
     killed = longtail.train(digits, "ssd", out=tmp_path / "run", resume=True, **options)
     same_results(whole, killed)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from recipes import recipe_of
 from safetensors.torch import load_file
-from test_contract import CrashingReporter, same_results
+from test_contract import same_results
 
 import longtail
 from longtail import folder
@@ -11,6 +11,7 @@ from longtail.losses import LDAMLoss
 from longtail.methods.self_supervision import InstanceDiscrimination, PretextHead, RotationPrediction
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import CosineHead
+from reporters import Crash
 
 
 @pytest.mark.parametrize("task", ["rotation", "instance"])
@@ -64,7 +65,7 @@ def test_queue_and_slow_encoder_survive_a_kill(at, digits, plain_run, tmp_path, 
     options = {**plain_run, "task": "instance", "pretext_epochs": 2}
     whole = longtail.train(digits, "ce+ssp", out=tmp_path / "whole", **options)
     with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "ce+ssp", out=tmp_path / "run", reporter=CrashingReporter(at), **options)
+        longtail.train(digits, "ce+ssp", out=tmp_path / "run", reporter=Crash(at), **options)
     killed = longtail.train(digits, "ce+ssp", out=tmp_path / "run", resume=True, **options)
     same_results(whole, killed)
 

@@ -38,6 +38,7 @@ from longtail.methods import (
     mislas,
     mixup,
     ncm,
+    randaug,
     remix,
     resampling,
     reslt,
@@ -124,6 +125,7 @@ MODIFIERS: Mapping[str, Entry] = {
     "cutmix": Entry(cutmix.cutmix, cutmix.CARD),
     "remix": Entry(remix.remix, remix.CARD),
     "cmo": Entry(cmo.cmo, cmo.CARD),
+    "randaug": Entry(randaug.randaug, randaug.CARD),
     "h2t": Entry(h2t.h2t, h2t.CARD, h2t.PUBLISHED, h2t.PRESETS),
     "ssp": Entry(ssp.ssp, ssp.CARD),
     "ea": Entry(ride_assignment.ea, ride_assignment.CARD),
@@ -235,10 +237,6 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
         if _goes_on(before, recipe):
             name_before = "+".join(parts[:number])
             recipe = replace(recipe, first_stage_of=name_before, first_stages=len(before.stages))
-    first = recipe.first_stage_of
-    task = context.dataset
-    if context.protocol == "published" and first and published_budget(first, task) != published_budget(name, task):
-        return replace(recipe, first_stage_of=None)
     return recipe
 
 

@@ -57,7 +57,7 @@ def cb_finetune(context: Context, *, stage2_epochs: int = 10, stage2_lr: float =
         UsageError: There is no development set, or a number is out of range.
     """
     need_dev(context, "cb-finetune")
-    if stage2_epochs < 1 or stage2_lr <= 0:
+    if not (stage2_epochs >= 1 and stage2_lr > 0):
         raise UsageError(
             f"cb-finetune: stage2_epochs is {stage2_epochs} and stage2_lr {stage2_lr}; they must be >= 1 and > 0"
         )

@@ -195,7 +195,7 @@ def da_meta(
     Raises:
         UsageError: A number is out of range, or there is no development set to learn eps from.
     """
-    if tau < 0 or eta <= 0 or (strength is not None and strength < 0):
+    if not (tau >= 0 and eta > 0 and (strength is None or strength >= 0)):
         raise UsageError(f"da-meta: tau is {tau}, strength {strength} and eta {eta}; they must be >= 0, >= 0 and > 0")
     meta = learns(tau, strength)
     if meta:

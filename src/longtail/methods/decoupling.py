@@ -34,7 +34,7 @@ def classifier_stage(
     Under ``published`` it is the schedule that the bag-of-tricks code runs on CIFAR: 30 epochs, lr x 0.1 after 10 and
     20, warm-up 5, weight decay 5e-4, Nesterov, augmented images, and batch-norm statistics that keep moving under the
     frozen backbone (the authors' code does so too). Otherwise the features are computed once, without augmentation,
-    and the head trains on them by a cosine: the same classifier within noise, in a second.
+    and the head trains on them by a cosine.
 
     Args:
         context: Class counts and budget.

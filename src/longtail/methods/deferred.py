@@ -78,7 +78,12 @@ def drw(recipe: Recipe, context: Context, *, beta: float = 0.9999, start: float 
     """
     stage = _one_stage(recipe, "drw")
     objective = stage.objective
-    if not isinstance(objective, SupervisedObjective) or objective.criterion.class_weights is not None:
+    if not isinstance(objective, SupervisedObjective):
+        raise UsageError(
+            "+drw weighs the classes of one classification loss, and this method has an objective of its own",
+            fix="use ce+drw or focal+drw",
+        )
+    if objective.criterion.class_weights is not None:
         raise UsageError(
             "+drw defers class weights, but this method weighs classes from the first epoch",
             fix="use ce+drw or focal+drw",

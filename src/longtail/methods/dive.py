@@ -151,6 +151,12 @@ class DiVEObjective(nn.Module):
             self.temperature.fill_(temperature)
             self.power.fill_(power)
 
+    def chosen(self) -> dict[str, float]:
+        """Return temperature and power where the rule chose them."""
+        if self.class_counts is None:
+            return {}
+        return {"temperature": float(self.temperature), "power": float(self.power)}
+
     def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
         """Return the scalar loss of the first batch; teacher and student see the same images."""
         logits = network(batches[0].images)

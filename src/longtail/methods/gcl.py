@@ -21,7 +21,7 @@ CARD = Card(
     paper="Li, Cheung and Lu, CVPR 2022",
     arxiv="2305.11733",
     idea="Lower the cosines by one-sided Gaussian noise, larger for rarer classes, which spreads their features; then "
-    " go on with the classifier on class-balanced images.",
+    "go on with the classifier on class-balanced images.",
     use="A strong single model with long schedules; its mixup needs them.",
     cost="1x plus 5 %",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -103,8 +104,10 @@ def independent_experts(
     Raises:
         UsageError: The number of experts is below 1, or mixup_alpha is negative.
     """
-    if experts < 1 or mixup_alpha < 0:
-        raise UsageError(f"experts is {experts} and mixup_alpha {mixup_alpha}; they must be at least 1 and 0")
+    if experts < 1 or not 0 <= mixup_alpha < math.inf:
+        raise UsageError(
+            f"experts is {experts} and mixup_alpha {mixup_alpha}; they must be at least 1 and 0, and finite"
+        )
     if ablation == "w/o diversity":
         experts, mixup_alpha = 1, 0.0
     method, head = BASES[base]

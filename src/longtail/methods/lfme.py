@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,7 +32,7 @@ CARD = Card(
     idea="Many, medium and few classes each get an expert that learns them alone; one student learns all classes, and "
     "from each expert until it has caught up with it, easy images first.",
     use="To understand what separate groups can reach. Costs several trainings, and later methods are stronger.",
-    cost="3x to 4x, 1x at the test",
+    cost="4x to 5x, 1x at the test",
 )
 
 _STEPS = {"warmup": 0, "schedule": "step", "milestones": (50, 80), "decay": (0.1, 0.01)}
@@ -246,7 +247,8 @@ def lfme(
     Raises:
         UsageError: A number is out of range.
     """
-    if temperature <= 0 or not 0 <= threshold < 1 or few >= many or (expert_epochs is not None and expert_epochs < 1):
+    fits = 0 < temperature < math.inf and 0 <= threshold < 1 and few < many
+    if not fits or (expert_epochs is not None and expert_epochs < 1):
         raise UsageError(
             f"lfme: temperature is {temperature}, threshold {threshold}, many {many}, few {few}, expert_epochs "
             f"{expert_epochs}; they must be above 0, in [0, 1), above few, below many, and at least 1"

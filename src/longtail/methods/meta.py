@@ -194,7 +194,7 @@ class WeightRecord(nn.Module):
         for table, values in ((self.count, torch.ones_like(weights)), (self.weight, weights), (self.term, terms)):
             table[row].index_add_(0, targets, values.to(table.dtype))
         bins = (terms.abs().double().log10().clamp(*DECADES) - DECADES[0]) * PER_DECADE
-        bins = bins.long().clamp(max=self.sizes.shape[1] - 1)
+        bins = bins.long().clamp(0, self.sizes.shape[1] - 1)  # also where a diverging run has NaN
         self.sizes[row].index_add_(0, bins, torch.ones_like(terms, dtype=self.sizes.dtype))
 
     def extra_repr(self) -> str:

@@ -28,7 +28,7 @@ CARD = Card(
     "so that a step on the weighted batch helps on a small balanced development set.",
     use="Where rare classes are those with large losses. At the published learning rate of 1e-5 the weights stay near "
     "where they began; --meta-lr 1e-2 lets them move.",
-    cost="about 3.5x",
+    cost="about 3.6x",
 )
 
 PUBLISHED = {
@@ -184,7 +184,7 @@ def meta_weight_net(context: Context, *, form: Form = "code", meta_lr: float = 1
         UsageError: There is no development set, or a number is out of range.
     """
     need_dev(context, "meta-weight-net")
-    if meta_lr < 0 or hidden < 1:
+    if not (meta_lr >= 0 and hidden >= 1):
         raise UsageError(f"meta-weight-net: meta_lr is {meta_lr} and hidden {hidden}; they must be >= 0 and >= 1")
     record = WeightRecord(context.num_classes, context.budget.epochs)
     criterion = CrossEntropyLoss(context.class_counts)

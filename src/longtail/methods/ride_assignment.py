@@ -70,7 +70,7 @@ class AssignmentObjective(nn.Module):
     def loss(self, scores: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss of routers' scores (E - 1, B), expert logits (E, B, C) and classes (B,)."""
         wanted = needs_more(logits, targets).to(scores.dtype)
-        weight = torch.as_tensor(self.pos_weight, dtype=scores.dtype, device=scores.device)
+        weight = torch.full((), self.pos_weight, dtype=scores.dtype, device=scores.device)  # a copy would be waited for
         return F.binary_cross_entropy_with_logits(scores, wanted, pos_weight=weight)
 
     def extra_repr(self) -> str:

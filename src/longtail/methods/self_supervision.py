@@ -258,13 +258,13 @@ def beside(pretext_of: Callable[[int], nn.Module], *, aside: bool) -> Callable[[
 
 
 def features_of(head: nn.Module) -> int:
-    """Return the width of the features that a head takes; that of one expert where it is a head of experts.
+    """Return the width of the features that a head takes; that of one expert or branch where there are several.
 
     Raises:
         UsageError: The head does not say.
     """
     for part in head.modules():
-        width = getattr(part, "in_features", None)
+        width = getattr(part, "num_features", getattr(part, "in_features", None))
         if isinstance(width, int):
             return width
     raise UsageError(f"{type(head).__name__} does not say how wide its features are, which a task without labels needs")

@@ -61,6 +61,7 @@ class BilateralHead(LinearHead):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(2 * num_features, num_classes)
+        self.num_features = num_features
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (2, ..., d) to logits (..., C)."""
