@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -118,6 +119,18 @@ def network_shape(config: RunConfig, task: Task) -> Shape:
     return Shape(config.backbone, len(task.class_counts), task.image_shape[0])
 
 
+def _usual_gap(epochs: int, data: LongTailData, *, frozen: bool) -> int:
+    """Return the epochs between looks at the test set: 20 looks a run, fewer where they take long beside training.
+
+    A test image costs about a third of a training image, and all looks shall take a twentieth of the time at most. With
+    stored features a single look takes longer than all the training before it.
+    """
+    if frozen:
+        return epochs
+    enough = math.ceil(len(data.test) / (3 * len(data.train)) / 0.05)
+    return min(max(1, epochs // 20, enough), epochs)
+
+
 def make_config(
     data: LongTailData,
     method: str,
@@ -156,9 +169,7 @@ def make_config(
     if teacher is not None and not methods.takes_teacher(name):
         known = ", ".join(part for part in methods.names() if methods.takes_teacher(part))
         raise UsageError(f"{name} learns from no teacher", fix=f"leave --teacher out; methods that take one: {known}")
-    # With stored features a look at the test set takes longer than all the training before it.
-    looks = 1 if freeze_backbone else 20
-    every = max(1, budget.epochs // looks) if eval_every is None else eval_every
+    every = _usual_gap(budget.epochs, data, frozen=freeze_backbone) if eval_every is None else eval_every
     if every < 1:
         raise UsageError(f"eval_every is {every}; it must be at least 1 epoch")
     return RunConfig(

@@ -68,7 +68,8 @@ def train(
         precision: ``auto``, ``bf16`` or ``fp32``.
         threads: ``auto`` or a number of CPU threads.
         compile: ``auto``, ``on`` or ``off``.
-        eval_every: Epochs between looks at the test set, for the record only; None: 20 looks a run.
+        eval_every: Epochs between looks at the test set, for the record only; None: 20 looks a run, or fewer, so
+            that they take a twentieth of the time at most.
         out: The run folder; None: under ``runs/``, named after the request.
         resume: Go on in ``out``.
         stage1: A finished run whose training equals the method's first stage; it is not trained again.

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from longtail import request
 from longtail.errors import UsageError
 from longtail.methods.deferred import drw
 from longtail.training.budget import Budget, budget_for
@@ -89,3 +91,13 @@ def test_parameters_of_one_stage_learn_at_rates_of_their_own():
     assert [len(g["params"]) for g in SGD().parameter_groups(network, objective)] == [4]
     with pytest.raises(ValueError, match=r"no parameter that trains has a name that starts with 0\."):
         SGD(lr_scales=(("0.", 0.5),)).parameter_groups(network, objective)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "train", "test", "gap"),
+    [(200, 10847, 10000, 10), (24, 10847, 10000, 7), (90, 115846, 50000, 4), (100, 10000, 100, 5), (3, 100, 10000, 3)],
+)
+def test_looks_at_the_test_set_take_a_twentieth_of_the_time_at_most(epochs, train, test, gap):
+    data = SimpleNamespace(train=range(train), test=range(test))
+    assert request._usual_gap(epochs, data, frozen=False) == gap
+    assert request._usual_gap(epochs, data, frozen=True) == epochs

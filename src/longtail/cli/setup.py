@@ -81,7 +81,7 @@ class Setup(Reading):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether the network is compiled; auto does it where the run is long enough to pay"""
     eval_every: Unset[int] = None
-    """Epochs between looks at the test set, for the record only (default: 20 looks a run)"""
+    """Epochs between looks at the test set, for the record only (default: 20 looks a run, fewer if they take long)"""
 
     def load_data(self, name: str) -> LongTailData:
         """Load the data set with the subset and development set that the runs train on, and say what was decided."""
