@@ -37,7 +37,7 @@ def write(folder: Path, *all_results):
 def test_collect_a_run(tmp_path, plain_run):
     run = longtail.train("digits", "ce", **plain_run, out=tmp_path / "run")
     path = results.collect(run.path, tmp_path / "results")
-    assert path.name == "digits-if50-ce-quick-s0.json"
+    assert path.name == "digits-if50-ce-quick-s0-epochs=3.json"
     content = json.loads(path.read_text())
     assert content["metrics"]["top1"] == run.metrics["top1"]
     assert len(content["metrics"]["per_class"]) == 10
@@ -173,3 +173,13 @@ def test_the_command_of_a_run_on_own_images_names_their_folder():
     assert "--backbone resnet18" in command
     assert "--imbalance" not in command
     assert "--profile" not in command
+
+
+def test_another_schedule_sets_a_row_apart(tmp_path, digits):
+    options = {"epochs": 2, "lr": 0.05, "protocol": "quick", "precision": "fp32", "threads": 1, "compile": "off"}
+    run = longtail.train(digits, "ce", **options, out=tmp_path / "run")
+    path = results.collect(run.path, tmp_path / "results")
+    assert path.name == "digits-if50-ce-quick-s0-epochs=2-lr=0.05.json"
+    (read,) = results.read(tmp_path / "results")
+    assert results.label(read) == "ce (lr=0.05)"
+    assert "--epochs 2 --lr 0.05" in read["command"]

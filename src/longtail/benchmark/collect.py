@@ -47,15 +47,18 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     made_by = dict(more.get("made_by", {}))
     made_by["command"] = without_folders(made_by.get("command", ""))
     runtime = more.get("runtime") or {}
+    budget = budget_changes(config)
     content = {
         "command": command_of(config, runtime),
         "metrics": metrics,
         "config": asdict(config),
+        "changed_budget": budget,
         "runtime": runtime,
         "made_by": made_by,
         "experts": _experts(folder),
     }
-    target = Path(results_dir) / f"{folder_name(config)}.json"
+    apart = "".join(f"-{name}={as_text(value)}" for name, value in budget.items())
+    target = Path(results_dir) / f"{folder_name(config)}{apart}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return target
@@ -83,16 +86,26 @@ def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
     else:  # its profile is no choice, and the backbone that is usual depends on the images' size
         optional |= {"profile": config.profile, "backbone": None}
     changed = {k: getattr(config, k) for k, default in optional.items() if getattr(config, k) != default}
-    usual = asdict(usual_budget(config.dataset, config.method, config.protocol))
-    changed |= {k: v for k, v in config.budget.items() if _plain(v) != _plain(usual[k])}
-    changed |= config.options
+    changed |= budget_changes(config) | config.options
     changed |= {name: runtime[name] for name in ("precision", "threads") if name in runtime}
     if "compile" in runtime:
         changed["compile"] = "on" if runtime["compile"] else "off"
     for name, value in changed.items():
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        words += [f"--{name.replace('_', '-')}", *([] if name == "freeze_backbone" else [text])]
+        words += [f"--{name.replace('_', '-')}", *([] if name == "freeze_backbone" else [as_text(value)])]
     return shlex.join(words)
+
+
+def budget_changes(config: RunConfig) -> dict[str, Any]:
+    """Return the fields of a run's budget that are not those of its protocol, stretched to the run's epochs."""
+    usual = usual_budget(config.dataset, config.method, config.protocol)
+    epochs = config.budget["epochs"]
+    expected = {**asdict(usual.scaled(epochs)), "epochs": usual.epochs}
+    return {name: value for name, value in config.budget.items() if _plain(value) != _plain(expected[name])}
+
+
+def as_text(value: Any) -> str:
+    """Return a value as it is typed behind a flag."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def device_name(runtime: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:

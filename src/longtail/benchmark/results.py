@@ -18,7 +18,7 @@ from typing import Any
 
 from longtail import methods
 from longtail.benchmark import cost, orders, published
-from longtail.benchmark.collect import collect, device_name, short_commit
+from longtail.benchmark.collect import as_text, collect, device_name, short_commit
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
 from longtail.errors import LongtailError, UsageError
 
@@ -55,7 +55,7 @@ def read(results_dir: str | Path) -> list[dict[str, Any]]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             needed = {key: content[key] for key in ("command", "metrics", "config", "runtime", "made_by")}
-            results.append({**needed, "experts": content.get("experts", [])})
+            results.append({"experts": [], "changed_budget": {}, **content, **needed})
         except (ValueError, KeyError, TypeError) as error:
             raise LongtailError(f"{path} is not a result of a run: {type(error).__name__} {error}") from error
     return results
@@ -123,10 +123,12 @@ def _table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def label(result: Mapping[str, Any]) -> str:
-    """Return a row's name: the method, and in parentheses the development set and options that set it apart."""
+    """Return a row's name: the method, and in parentheses the development set, options and budget that set it apart."""
     config = result["config"]
     apart = [f"{config['dev_per_class']} images a class held out"] if config.get("dev_per_class") else []
-    apart += [f"{key}={value}" for key, value in config.get("options", {}).items()]
+    changes = {**config.get("options", {}), **result.get("changed_budget", {})}
+    changes.pop("epochs", None)  # a section has one length
+    apart += [f"{key}={as_text(value)}" for key, value in changes.items()]
     method: str = result["metrics"]["method"]
     return f"{method} ({', '.join(apart)})" if apart else method
 
