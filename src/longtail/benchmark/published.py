@@ -263,8 +263,13 @@ def _single(line: Mapping[str, str]) -> Published:
     )
 
 
-def find(method: str, dataset: str | None = None, imbalance: float | None = None) -> list[Published]:
-    """Return what was published for a method with its own defaults: overall accuracy, exponential profile.
+def find(
+    method: str,
+    dataset: str | None = None,
+    imbalance: float | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Published]:
+    """Return what was published for a method: overall accuracy, exponential profile.
 
     A number that several sources quote stands once, under the first of them.
 
@@ -272,11 +277,13 @@ def find(method: str, dataset: str | None = None, imbalance: float | None = None
         method: ``METHOD`` or ``METHOD+MODIFIER+...``, spelled as `longtail.methods.canonical` does.
         dataset: Keep one data set only.
         imbalance: Keep one imbalance factor only.
+        options: Its options by name, those of its defaults left out; None: its own defaults.
     """
+    wanted = {name: str(value) for name, value in (options or {}).items()}
     chosen = [
         row
         for row in load()
-        if (row.method, row.score, row.profile, row.options) == (method, "top1", "exp", ())
+        if (row.method, row.score, row.profile, dict(row.options)) == (method, "top1", "exp", wanted)
         and dataset in (None, row.dataset)
         and imbalance in (None, row.imbalance)
     ]

@@ -90,7 +90,7 @@ def page(
 
 
 def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, float] | None = None) -> str:
-    """Put the tables of CIFAR-100-LT at imbalance 100 between the marks of a text; see `page` for the arguments.
+    """Put tables of CIFAR-100-LT at imbalance 100, methods at their defaults, between the marks of a text; see `page`.
 
     Raises:
         LongtailError: The text has no marks.
@@ -107,11 +107,12 @@ def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, fl
             for r in results
             if (r["metrics"]["dataset"], r["metrics"]["imbalance"]) == ("cifar100", 100)
             and r["metrics"]["protocol"] == protocol
+            and "=" not in label(r)
         ]
         if chosen:
             table = _table(chosen)
             about = table.about
-            known = {row.method: _published(row.method, about, chosen[0]["config"]["profile"]) for row in table.rows}
+            known = _known(chosen, about, chosen[0]["config"]["profile"])
             title = f"CIFAR-100-LT, imbalance 100, protocol `{protocol}` ({about['epochs']} epochs), top-1 in percent:"
             parts += ["", title, "", *_rows(table, chosen, known, frozenset(), costs)]
     return before + begin + "\n".join([*parts, ""]) + "\n" + end + after
@@ -141,18 +142,25 @@ def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str], costs:
     title = (
         f"## {name}, imbalance {about['imbalance']:g}{step}: protocol `{about['protocol']}`, {about['epochs']} epochs"
     )
-    known = {row.method: _published(row.method, about, profile) for row in table.rows}
+    known = _known(results, about, profile)
     parts = [title, "", *_rows(table, results, known, pages, costs), "", *_sources(known)]
     parts += [*_orders(table, results, about, profile), *_missing(table, about, profile), *_machines(results)]
     return "\n".join(parts) + "\n"
 
 
-def _published(method: str, about: Mapping[str, Any], profile: str) -> list[published.Published]:
-    """Return what was published for a row under like conditions; nothing for a method with options of its own."""
-    bare, _, options = method.partition(" (")
-    if profile != "exp" or "=" in options:
-        return []
-    return [number for number in published.find(bare, about["dataset"], about["imbalance"]) if number.is_usual]
+def _known(
+    results: Sequence[Mapping[str, Any]], about: Mapping[str, Any], profile: str
+) -> dict[str, list[published.Published]]:
+    """Return what was published for each row under like conditions; nothing for one with a schedule of its own."""
+    known: dict[str, list[published.Published]] = {}
+    for result in results:
+        own_schedule = set(result.get("changed_budget", {})) - {"epochs"}
+        options = {key.rpartition(".")[2]: value for key, value in result["config"].get("options", {}).items()}
+        method = result["metrics"]["method"]
+        found = published.find(method, about["dataset"], about["imbalance"], options)
+        usual = [number for number in found if number.is_usual]
+        known[label(result)] = usual if profile == "exp" and not own_schedule else []
+    return known
 
 
 def _orders(table: Table, results: Sequence[Mapping[str, Any]], about: Mapping[str, Any], profile: str) -> list[str]:
