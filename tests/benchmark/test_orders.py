@@ -37,9 +37,8 @@ def test_variants_and_other_imbalances_are_not_compared():
     assert orders.compare(rows(**{"crt+h2t": 40.0, "crt+mixup": 41.5}), 10.0) == []
 
 
-def test_experts_stand_beside_their_answer():
+def test_experts_stand_beside_their_answer_under_the_name_of_their_row():
     metrics = {"method": "ride", "seed": 0, "top1": 40.0}
-    lines = orders.experts(
-        [{"metrics": metrics, "experts": [36.0, 38.5]}, {"metrics": {**metrics, "method": "ce"}, "experts": []}]
-    )
-    assert lines[2:] == ["| `ride` | 0 | 36.0, 38.5 | 40.0 | +1.5 |"]
+    with_experts, without = ({"metrics": metrics, "experts": own} for own in ([36.0, 38.5], []))
+    lines = orders.experts([("ride (ride.gamma=1.0)", with_experts), ("ce", without)])
+    assert lines[2:] == ["| `ride (ride.gamma=1.0)` | 0 | 36.0, 38.5 | 40.0 | +1.5 |"]

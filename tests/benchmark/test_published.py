@@ -192,3 +192,11 @@ def test_rows_of_methods_that_are_here_can_be_built():
 def test_unknown_table():
     with pytest.raises(UsageError, match="deck-003-cifar100"):
         published.table("deck-003-cifar10")
+
+
+def test_a_variant_is_found_whether_or_not_its_option_names_its_part():
+    (found,) = published.find("crt+h2t", "cifar100", 100.0, {"h2t.p": 0.1})
+    assert found.value == 47.11
+    (linear,) = published.find("ride+h2t", "places-lt", options={"ride.classifier": "linear"})
+    assert linear.value == 41.38
+    assert all(not row.options for row in published.find("crt+h2t"))

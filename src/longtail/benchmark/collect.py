@@ -14,6 +14,7 @@ import numpy as np
 from longtail.benchmark.grid import folder_name
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError
+from longtail.folder import read_test_logits
 from longtail.request import usual_budget
 from longtail.training.budget import default_backbone
 
@@ -66,10 +67,10 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
 
 def _experts(folder: Path) -> list[float]:
     """Return the accuracy of each of the run's experts; empty without experts, or where routers left some unasked."""
-    with np.load(folder / "test_logits.npz") as arrays:
-        if "expert_logits" not in arrays or np.isnan(arrays["expert_logits"]).any():
-            return []
-        right = arrays["expert_logits"].argmax(2) == arrays["targets"]
+    arrays = read_test_logits(folder, experts=True)
+    if "expert_logits" not in arrays or np.isnan(arrays["expert_logits"]).any():
+        return []
+    right = arrays["expert_logits"].argmax(2) == arrays["targets"]
     return [100.0 * float(share) for share in right.mean(1)]
 
 

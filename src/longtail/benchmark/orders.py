@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from longtail.benchmark import published
@@ -88,16 +88,18 @@ def compare(rows: Iterable[Row], imbalance: float) -> list[str]:
     return [*head, *lines] if lines else []
 
 
-def experts(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a Markdown table of the experts of methods that have several, beside the answer of all together."""
+def experts(results: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return a Markdown table of the experts of methods that have several, beside the answer of all together.
+
+    Args:
+        results: Labels of rows, and a result of each.
+    """
     lines = []
-    for result in sorted(results, key=lambda r: (r["metrics"]["method"], r["metrics"]["seed"])):
+    for name, result in sorted(results, key=lambda pair: (pair[0], pair[1]["metrics"]["seed"])):
         metrics, own = result["metrics"], result.get("experts")
         if own:
             each, over = ", ".join(f"{value:.1f}" for value in own), metrics["top1"] - max(own)
-            lines.append(
-                f"| `{metrics['method']}` | {metrics['seed']} | {each} | {metrics['top1']:.1f} | {over:+.1f} |"
-            )
+            lines.append(f"| `{name}` | {metrics['seed']} | {each} | {metrics['top1']:.1f} | {over:+.1f} |")
     head = ["| Method | Seed | Experts | Together | Over the best expert |", "| --- | ---: | --- | ---: | ---: |"]
     return [*head, *lines] if lines else []
 

@@ -279,11 +279,11 @@ def find(
         imbalance: Keep one imbalance factor only.
         options: Its options by name, those of its defaults left out; None: its own defaults.
     """
-    wanted = {name: str(value) for name, value in (options or {}).items()}
+    wanted = _by_name(options or {})
     chosen = [
         row
         for row in load()
-        if (row.method, row.score, row.profile, dict(row.options)) == (method, "top1", "exp", wanted)
+        if (row.method, row.score, row.profile, _by_name(dict(row.options))) == (method, "top1", "exp", wanted)
         and dataset in (None, row.dataset)
         and imbalance in (None, row.imbalance)
     ]
@@ -291,6 +291,11 @@ def find(
     for row in chosen:
         once.setdefault((row.dataset, row.imbalance, row.backbone, row.value), row)
     return list(once.values())
+
+
+def _by_name(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return options without the part that they belong to, which tables leave out where only one part has them."""
+    return {name.rpartition(".")[2]: str(value) for name, value in options.items()}
 
 
 def span(rows: Iterable[Published]) -> str:

@@ -155,8 +155,7 @@ def _known(
     known: dict[str, list[published.Published]] = {}
     for result in results:
         own_schedule = set(result.get("changed_budget", {})) - {"epochs"}
-        options = {key.rpartition(".")[2]: value for key, value in result["config"].get("options", {}).items()}
-        method = result["metrics"]["method"]
+        method, options = result["metrics"]["method"], result["config"].get("options", {})
         found = published.find(method, about["dataset"], about["imbalance"], options)
         usual = [number for number in found if number.is_usual]
         known[label(result)] = usual if profile == "exp" and not own_schedule else []
@@ -170,7 +169,7 @@ def _orders(table: Table, results: Sequence[Mapping[str, Any]], about: Mapping[s
     if on_cifar100 and (compared := orders.compare(table.rows, about["imbalance"])):
         parts += ["Orders that published tables report (gains in points; here without a test of significance):", ""]
         parts += [*compared, ""]
-    if together := orders.experts(results):
+    if together := orders.experts((label(result), result) for result in results):
         parts += ["Experts, or branches, alone and together (top-1):", "", *together, ""]
     return parts
 
