@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
-from meta_steps import COUNTS, apart, double_backward, residual, small, unreduced
+from meta_steps import COUNTS, apart, double_backward, pictures, residual, small, unreduced
 
 from longtail.losses import CrossEntropyLoss, FocalLoss, LDAMLoss
 from longtail.methods.meta import WeightRecord, forward, gains
+from longtail.networks import build_network, tangent
 
 
 @pytest.mark.parametrize("make", [small, residual])
@@ -29,6 +30,28 @@ def test_one_forward_pass_gives_what_the_double_backward_gives(make, loss):
     assert any(not torch.equal(value, network.state_dict()[name]) for name, value in buffers.items())
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in once.items())  # nothing moved since
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_under_bfloat16_the_products_are_those_of_float32_but_for_rounding(monkeypatch):
+    torch.manual_seed(1)
+    network, batch, dev = pictures(build_network("resnet20", 4, 1), torch.float32, size=64)
+    loss, coefficients = CrossEntropyLoss(COUNTS), torch.ones(len(batch))
+
+    def products(bfloat16):
+        taken = []
+        kept = tangent._convolution
+        monkeypatch.setattr(tangent, "_convolution", lambda value, *rest: (taken.append(value), kept(value, *rest))[1])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            passed = forward(network, batch, loss)
+            out = gains(network, passed, dev, loss, loss, coefficients=coefficients, eta=1e-4)
+        monkeypatch.setattr(tangent, "_convolution", kept)
+        return out, taken
+
+    exact, _ = products(False)
+    rounded, taken = products(True)
+    assert [value.dtype for value in taken] == [torch.bfloat16] * 19  # all are taken over from the pass
+    assert rounded.dtype == torch.float32
+    assert 0 < apart(rounded, exact) < 0.1
 
 
 def test_what_is_not_finite_does_not_stop_the_record():

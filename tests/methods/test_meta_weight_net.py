@@ -38,6 +38,16 @@ def test_the_weighting_network_is_that_of_meta_weight_net():
     torch.testing.assert_close(shares(losses, net.values(), "paper"), weight_of(losses, net.values()) / 8)
 
 
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_the_weighting_network_is_not_rounded_under_autocast(form):
+    net = WeightNet()
+    net.draw()
+    losses = torch.rand(8)
+    expected = shares(losses, net.values(), form)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(shares(losses, net.values(), form), expected)
+
+
 @pytest.mark.parametrize("case_id", ["mwnet_step_ci_epoch0", "mwnet_step_ci_epoch79"])
 def test_a_step_is_that_of_meta_weight_net(case_id):
     case = CASES[case_id]

@@ -13,7 +13,7 @@ through the first one); here it is one forward pass, see `longtail.networks.tang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -38,12 +38,12 @@ class Forwarded:
     Attributes:
         batch: The batch.
         losses: Loss of each image, (B,), with the graph of the pass.
-        record: What `derivative_along` can take over from the pass, if anything.
+        record: What `derivative_along` takes over from the pass.
     """
 
     batch: Batch
     losses: Tensor
-    record: ConvolutionRecord | None
+    record: ConvolutionRecord
 
 
 def losses_of(criterion: ClassCountLoss, logits: Tensor, targets: Tensor) -> Tensor:
@@ -53,9 +53,8 @@ def losses_of(criterion: ClassCountLoss, logits: Tensor, targets: Tensor) -> Ten
 
 def forward(network: nn.Module, batch: Batch, criterion: ClassCountLoss) -> Forwarded:
     """Pass a training batch through the network: the only pass that moves the running statistics."""
-    # Under reduced precision the derivative is taken at float32 values, which this pass does not have.
-    record = None if torch.is_autocast_enabled(batch.images.device.type) else ConvolutionRecord()
-    with _eager(), nullcontext() if record is None else record:
+    record = ConvolutionRecord()
+    with _eager(), record:
         logits = network(batch.images)
     return Forwarded(batch, losses_of(criterion, logits, batch.targets), record)
 
@@ -72,7 +71,8 @@ def gains(
 ) -> Tensor:
     """How much the development loss falls at theta~ for each unit of an image's gradient: <grad L_D(theta~), grad L_i>.
 
-    Everything but the given pass runs in float32 and on copies of the running statistics.
+    Everything but the given pass runs on copies of the running statistics. Under autocast the passes have its precision,
+    as those of a plain step have; parameters, gradients and the products' sums are float32.
 
     Args:
         network: In training mode.
@@ -87,7 +87,7 @@ def gains(
         (B,), without graph.
     """
     batch = passed.batch
-    with _exact(batch.images.device):
+    with _eager():
         ahead = look_ahead(trainable_parameters(network), passed.losses, coefficients, eta)
         direction = dev_gradient(network, ahead, dev, dev_criterion)
         return derivative_along(
@@ -149,14 +149,6 @@ def _eager() -> AbstractContextManager[object]:
     """
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
-
-
-def _exact(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without autocast and compilation: terms of 1e-6 beside weights of 1 need float32."""
-    stack = ExitStack()
-    stack.enter_context(torch.autocast(device.type, enabled=False))
-    stack.enter_context(_eager())
-    return stack
 
 
 class WeightRecord(nn.Module):

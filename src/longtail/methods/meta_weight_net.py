@@ -46,9 +46,13 @@ MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 
 def weight_of(losses: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """V(l) = sigmoid(W2 relu(W1 l + b1) + b2) of each loss, (B,), for weights named as in `WeightNet`."""
-    hidden = F.relu(F.linear(losses.unsqueeze(1), weights["hidden_weight"], weights["hidden_bias"]))
-    return F.linear(hidden, weights["weight"], weights["bias"]).squeeze(1).sigmoid()
+    """V(l) = sigmoid(W2 relu(W1 l + b1) + b2) of each loss, (B,), for weights named as in `WeightNet`.
+
+    Not under autocast: steps of 1e-5 are below what bfloat16 tells apart.
+    """
+    with torch.autocast(losses.device.type, enabled=False):
+        hidden = F.relu(F.linear(losses.unsqueeze(1), weights["hidden_weight"], weights["hidden_bias"]))
+        return F.linear(hidden, weights["weight"], weights["bias"]).squeeze(1).sigmoid()
 
 
 def shares(losses: Tensor, weights: Mapping[str, Tensor], form: Form) -> Tensor:

@@ -163,7 +163,6 @@ def _batch_norm(
     through = torch.ops.aten.native_batch_norm_backward(
         dx, x, g, None, None, mean, inverse_std, True, eps, (True, False, False)
     )
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    slope = dg * inverse_std
-    tangent = through[0].addcmul_(x, slope.view(shape)).add_((db - mean * slope).view(shape))
-    return _dual(value, tangent)
+    # n(x) dg + db by the same kernel: beside bfloat16 images, sums that broadcast over channels are ten times slower.
+    beside = torch.native_batch_norm(x, dg, db, mean, inverse_std**-2, False, momentum, 0.0)
+    return _dual(value, through[0].add_(beside[0]))
