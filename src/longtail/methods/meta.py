@@ -71,8 +71,8 @@ def gains(
 ) -> Tensor:
     """How much the development loss falls at theta~ for each unit of an image's gradient: <grad L_D(theta~), grad L_i>.
 
-    Everything but the given pass runs on copies of the running statistics. Under autocast the passes have its precision,
-    as those of a plain step have; parameters, gradients and the products' sums are float32.
+    Everything but the given pass runs on copies of the running statistics. Under autocast these passes have its
+    precision, as those of a plain step have; parameters, their gradients and the products are float32.
 
     Args:
         network: In training mode.
