@@ -118,17 +118,19 @@ class Part:
 
     def images_per_second(self, steps: int) -> float:
         """Time some runs after a short warm-up."""
-        return time_steps(self.run, steps, self.whole.batch, self.whole.device)
+        with self.whole.runtime.autocast():
+            return time_steps(self.run, steps, self.whole.batch, self.whole.device)
 
 
 def parts_of(whole: MetaStep) -> dict[str, Part]:
-    """Return the parts of da-meta's step by name, in float32."""
+    """Return the parts of da-meta's step by name."""
     network, (batch, dev), criterion = whole.network, whole.batches, whole.objective.criterion
-    passed = forward(network, batch, criterion)
     own = trainable_parameters(network)
-    weights = torch.ones_like(passed.losses)
-    ahead = look_ahead(own, passed.losses, weights, LR)
-    direction = dev_gradient(network, ahead, dev, criterion)
+    with whole.runtime.autocast():
+        passed = forward(network, batch, criterion)
+        weights = torch.ones_like(passed.losses)
+        ahead = look_ahead(own, passed.losses, weights, LR)
+        direction = dev_gradient(network, ahead, dev, criterion)
 
     def losses(logits: Tensor) -> Tensor:
         return losses_of(criterion, logits, batch.targets)
