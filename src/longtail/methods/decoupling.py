@@ -11,7 +11,7 @@ from longtail.losses import CrossEntropyLoss
 from longtail.methods.ce import ce
 from longtail.methods.supervised import SupervisedObjective
 from longtail.sampling import ClassBalancedSampling
-from longtail.training.budget import Context
+from longtail.training.budget import Context, budget_for
 from longtail.training.recipe import SGD, Recipe, Schedule, Stage
 
 
@@ -26,27 +26,34 @@ def classifier_stage(
     new_head: Callable[[nn.Module], nn.Module] | None,
     *,
     epochs: int | None,
-    lr: float,
+    lr: float | None,
     cached: bool | None,
+    large_epochs: int,
 ) -> Stage:
     """Return the class-balanced training of a new head on frozen features.
 
-    Under ``published`` it is the schedule that the bag-of-tricks code runs on CIFAR: 30 epochs, lr x 0.1 after 10 and
-    20, warm-up 5, weight decay 5e-4, Nesterov, augmented images, and batch-norm statistics that keep moving under the
-    frozen backbone (the authors' code does so too). Otherwise the features are computed once, without augmentation,
-    and the head trains on them by a cosine.
+    Under ``published`` it sees augmented images, and batch-norm statistics keep moving under the frozen backbone (the
+    authors' code does so too). On CIFAR it has the schedule of the bag-of-tricks code: 30 epochs, lr x 0.1 after 10 and
+    20, warm-up 5, weight decay 5e-4, Nesterov. On the large sets it has the authors' own: a cosine with batch, rate and
+    weight decay of their first stage. Otherwise the features are computed once, without augmentation, and the head
+    trains on them by a cosine.
 
     Args:
         context: Class counts and budget.
         new_head: Makes the head of this stage from the trained one; None keeps that.
-        epochs: Epochs; None: 30.
-        lr: Peak learning rate.
+        epochs: Epochs; None: 30, or ``large_epochs``.
+        lr: Peak learning rate; None: 0.1, or that of the authors' first stage.
         cached: Whether to train on cached features; None: everywhere but under ``published``.
+        large_epochs: Epochs that the authors take on a large set.
     """
+    large = context.protocol == "published" and not context.on_cifar
+    authors = budget_for(context.dataset, "published") if large else None
     if cached is None:
         cached = context.protocol != "published"
-    epochs = 30 if epochs is None else epochs
-    if cached:
+    if epochs is None:
+        epochs = 30 if authors is None else large_epochs
+    optimizer = SGD(lr=0.1, weight_decay=5e-4, nesterov=True) if authors is None else authors.sgd()
+    if cached or authors is not None:
         schedule = Schedule(epochs, "cosine", warmup=0, milestones=(), decay=())
     else:
         milestones = tuple(max(round(epochs * k / 3), 1) for k in (1, 2))
@@ -56,8 +63,8 @@ def classifier_stage(
         objective=SupervisedObjective(CrossEntropyLoss(context.class_counts)),
         epochs=epochs,
         augment=context.plain if cached else context.augment,
-        batch_size=context.budget.batch_size,
-        optimizer=SGD(lr=lr, weight_decay=5e-4, nesterov=True),
+        batch_size=context.budget.batch_size if authors is None else authors.batch_size,
+        optimizer=optimizer if lr is None else replace(optimizer, lr=lr),
         schedule=schedule,
         sampling=(ClassBalancedSampling(),),
         trainable="head",
@@ -71,7 +78,7 @@ def warm_stage(context: Context, *, epochs: int | None, lr: float | None, cached
     """Return the class-balanced training of the head that is there, as in the code of H2T.
 
     Against `classifier_stage` it is shorter and gentler, since the classifier does not start from nothing: 10 epochs
-    of a cosine from 0.02, plain momentum.
+    of a cosine from 0.02, plain momentum. The code has no setting for the large sets.
 
     Args:
         context: Class counts and budget.
@@ -80,9 +87,10 @@ def warm_stage(context: Context, *, epochs: int | None, lr: float | None, cached
         cached: Whether to train on cached features; None: everywhere but under ``published``.
     """
     epochs, lr = 10 if epochs is None else epochs, 0.02 if lr is None else lr
-    stage = classifier_stage(context, None, epochs=epochs, lr=lr, cached=cached)
+    stage = classifier_stage(context, None, epochs=epochs, lr=lr, cached=cached, large_epochs=epochs)
     schedule = Schedule(epochs, "cosine", warmup=0, milestones=(), decay=())
-    return replace(stage, optimizer=replace(stage.optimizer, nesterov=False), schedule=schedule)
+    optimizer = replace(stage.optimizer, nesterov=False)
+    return replace(stage, batch_size=context.budget.batch_size, optimizer=optimizer, schedule=schedule)
 
 
 def fitted_stage(
