@@ -15,7 +15,7 @@ ANY = ["drw", "drs", "mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "d
 WEIGHTED = ["mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "dev"]  # what weighs or samples classes itself
 CLASSIFIER = ["mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "post-hoc-la", "dev"]
 TAKES = {
-    **dict.fromkeys(["ce", "focal", "seql", "bsce", "la", "cdt", "vs"], ANY),
+    **dict.fromkeys(["ce", "focal", "seql", "bsce", "la", "cdt", "vs", "tde"], ANY),
     **dict.fromkeys(["rw", "cb-ce", "cb-focal", "cb-sampling", "sqrt-sampling", "progressive-sampling"], WEIGHTED),
     "ldam": ["drw", "drs", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
     **dict.fromkeys(["crt", "lws"], CLASSIFIER),

@@ -50,6 +50,7 @@ from longtail.methods import (
     ssd,
     ssp,
     tau_norm,
+    tde,
     vs,
 )
 from longtail.methods.card import Card
@@ -97,6 +98,7 @@ METHODS: Mapping[str, Entry] = {
     "la": Entry(la.la, la.CARD),
     "cdt": Entry(cdt.cdt, cdt.CARD),
     "vs": Entry(vs.vs, vs.CARD),
+    "tde": Entry(tde.tde, tde.CARD, tde.PUBLISHED),
     "crt": Entry(crt.crt, crt.CARD),
     "lws": Entry(lws.lws, lws.CARD),
     "tau-norm": Entry(tau_norm.tau_norm, tau_norm.CARD),
