@@ -56,6 +56,11 @@ def test_a_run_keeps_the_common_direction(digits, tmp_path):
     assert not torch.allclose(adjusted, head(features))
 
 
+def test_it_works_on_features_that_stay_as_they_are(digits, tmp_path):
+    run = longtail.train(digits, method="tde", epochs=2, out=tmp_path / "run", freeze_backbone=True)
+    assert run.network.head.mean.norm() > 0
+
+
 @pytest.mark.parametrize("options", [{"alpha": -1}, {"tau": 0}, {"gamma": -1}, {"heads": 0}])
 def test_wrong_options_are_refused(options, digits):
     with pytest.raises(longtail.UsageError, match="tde"):

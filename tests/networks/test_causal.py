@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from longtail import UsageError
 from longtail.networks import build_network
-from longtail.networks.causal import CausalNormHead, build_causal_network
+from longtail.networks.causal import CausalNormHead, build_two_tailed_network
 
 
 def formula(head, x, alpha):
@@ -84,7 +85,7 @@ def test_two_tails_double_the_features_behind_one_trunk():
     torch.manual_seed(0)
     plain = build_network("resnet32", 10)
     torch.manual_seed(0)
-    network = build_causal_network("resnet32", 10, two_tails=True)
+    network = build_two_tailed_network("resnet32", 10)
     plain.eval()
     network.eval()
     assert network.num_features == 128
@@ -96,4 +97,4 @@ def test_two_tails_double_the_features_behind_one_trunk():
 
 def test_heads_that_do_not_divide_the_features_are_refused():
     with pytest.raises(UsageError, match="3 heads do not divide 64 features"):
-        build_causal_network("resnet32", 10, heads=3)
+        build_network("resnet32", 10, head=partial(CausalNormHead, heads=3))

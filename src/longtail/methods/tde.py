@@ -8,7 +8,8 @@ from longtail.errors import UsageError
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.card import Card
 from longtail.methods.supervised import SupervisedObjective
-from longtail.networks.causal import build_causal_network
+from longtail.networks import build_network
+from longtail.networks.causal import CausalNormHead, build_two_tailed_network
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
 
@@ -65,5 +66,6 @@ def tde(
         )
     if two_tails is None:
         two_tails = context.protocol == "published" and context.on_cifar
-    network = partial(build_causal_network, two_tails=two_tails, heads=heads, tau=tau, gamma=gamma, alpha=alpha)
+    head = partial(CausalNormHead, heads=heads, tau=tau, gamma=gamma, alpha=alpha)
+    network = partial(build_two_tailed_network if two_tails else build_network, head=head)
     return Recipe((context.stage(SupervisedObjective(CrossEntropyLoss(context.class_counts))),), network)

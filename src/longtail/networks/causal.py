@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -113,35 +113,20 @@ class TwoTailBackbone(Backbone):
         return torch.cat([tail(shared) for tail in self.tails], 1)
 
 
-def build_causal_network(
-    backbone: str,
-    num_classes: int,
-    in_channels: int = 3,
-    *,
-    two_tails: bool = False,
-    heads: int = 2,
-    tau: float = 16.0,
-    gamma: float = 1 / 32,
-    alpha: float = 1.5,
+def build_two_tailed_network(
+    backbone: str, num_classes: int, in_channels: int = 3, head: Callable[[int, int], nn.Module] = CausalNormHead
 ) -> Network:
-    """Build a network with a `CausalNormHead`; see `longtail.networks.build_network`.
+    """Build a network whose last block is doubled, and with it the width of the features; see `build_network`.
 
     Args:
         backbone: A name of `BACKBONES`.
         num_classes: Number of classes.
         in_channels: Channels of the images.
-        two_tails: Double the last block of the backbone, and with it the features.
-        heads: As for `CausalNormHead`, like the rest.
-        tau: See there.
-        gamma: See there.
-        alpha: See there.
+        head: Makes the head from the number of features and the number of classes.
 
     Raises:
-        UsageError: There is no backbone of that name, or the heads do not divide its features.
+        UsageError: There is no backbone of that name.
     """
-    head = partial(CausalNormHead, heads=heads, tau=tau, gamma=gamma, alpha=alpha)
-    if not two_tails:
-        return build_network(backbone, num_classes, in_channels, head)
     first, second = (build_network(backbone, num_classes, in_channels).backbone for _ in range(2))
     (trunk, one), (_, other) = first.split_last(), second.split_last()
     body = TwoTailBackbone(trunk, (one, other), first.num_features)
