@@ -22,6 +22,7 @@ TAKES = {
     **dict.fromkeys(["tau-norm", "ncm", "dive"], WEIGHTED),
     "mislas": ["h2t", "ssp", "post-hoc-la", "dev"],
     "gcl": ["h2t", "ssp", "dev"],
+    "m2m": ["ssp", "dev"],
     "independent-experts": ["ssp", "dev"],
     "ride": ["mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "ea", "dev"],
     "ssd": ["mixup", "cutmix", "remix", "cmo", "ssp", "dev"],

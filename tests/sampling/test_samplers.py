@@ -14,6 +14,7 @@ from longtail.sampling import (
     ClassBalancedSampling,
     ClassIndex,
     CyclicClassSampling,
+    DeferredSampling,
     EffectiveNumberSampling,
     InstanceSampling,
     OverSampling,
@@ -38,7 +39,16 @@ DRAWING = {
     ReverseSampling(): reverse_probabilities,
     EffectiveNumberSampling(): effective_number_probabilities,
 }
-ALL = [InstanceSampling(), *DRAWING, OverSampling(), UnderSampling(), CyclicClassSampling(), CyclicClassSampling(1)]
+DEFERRED = DeferredSampling(InstanceSampling(), ClassBalancedSampling(), 2)
+ALL = [
+    InstanceSampling(),
+    *DRAWING,
+    OverSampling(),
+    UnderSampling(),
+    CyclicClassSampling(),
+    CyclicClassSampling(1),
+    DEFERRED,
+]
 
 
 def generator(seed=0):
@@ -215,3 +225,13 @@ def test_class_balanced_is_power_zero():
     index = index_of([50, 5])
     one = epoch_indices(ClassBalancedSampling(), index, seed=1, epoch=0, epochs=1)
     assert torch.equal(one, epoch_indices(PowerSampling(0), index, seed=1, epoch=0, epochs=1))
+
+
+def test_deferred_sampling_is_the_one_strategy_and_then_the_other():
+    index = index_of([9, 4, 1])
+    for epoch in range(4):
+        part = DEFERRED.early if epoch < 2 else DEFERRED.late
+        assert torch.equal(DEFERRED.epoch(index, epoch, 4, generator()), part.epoch(index, epoch, 4, generator()))
+    assert DEFERRED.length(index) == 14
+    with pytest.raises(ValueError, match="14 and 27"):
+        DeferredSampling(InstanceSampling(), OverSampling(), 2).length(index)

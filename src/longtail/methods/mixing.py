@@ -22,8 +22,8 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
         streams: Index streams that the mixing takes beside the stage's own.
 
     Raises:
-        UsageError: The recipe mixes images already, compares views of one image, or has several streams of its own
-            where the mixing needs one.
+        UsageError: The recipe mixes images already, compares views of one image, makes images itself, or has several
+            streams of its own where the mixing needs one.
     """
     for stage in recipe.stages:
         if stage.mixing is not None:
@@ -41,6 +41,11 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
             raise UsageError(
                 f"+{modifier} mixes images, and stage {stage.name!r} compares two views of one image",
                 fix="leave the modifier out, or choose --task rotation",
+            )
+        if not getattr(stage.objective, "takes_mixed", True):
+            raise UsageError(
+                f"+{modifier} mixes images, and stage {stage.name!r} makes images of one class out of another's",
+                fix=f"use +{modifier} on another method",
             )
         if streams and len(stage.sampling) > 1:
             raise UsageError(f"+{modifier} adds an index stream, but stage {stage.name!r} has branches of its own")

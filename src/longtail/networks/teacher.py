@@ -35,5 +35,9 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return the test-time logits, (B, C), of images (B, channels, H, W)."""
-        out: Tensor = self.inference(self.expert_logits(images))
+        return self.judge(images)
+
+    def judge(self, images: Tensor) -> Tensor:
+        """Return the test-time logits, (B, C), as a function of the images that can be differentiated."""
+        out: Tensor = self.inference(self.network(images))
         return out

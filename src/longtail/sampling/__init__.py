@@ -10,6 +10,7 @@ from longtail.sampling.probabilities import (
 from longtail.sampling.samplers import (
     ClassBalancedSampling,
     CyclicClassSampling,
+    DeferredSampling,
     EffectiveNumberSampling,
     InstanceSampling,
     OverSampling,
@@ -26,6 +27,7 @@ __all__ = [
     "ClassBalancedSampling",
     "ClassIndex",
     "CyclicClassSampling",
+    "DeferredSampling",
     "EffectiveNumberSampling",
     "InstanceSampling",
     "OverSampling",

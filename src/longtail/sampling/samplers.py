@@ -125,6 +125,36 @@ class ProgressiveSampling(_ClassThenImage):
 
 
 @dataclass(frozen=True)
+class DeferredSampling:
+    """One strategy in the first epochs of the span, another one after them (deferred re-sampling within one stage).
+
+    Args:
+        early: Up to the switch.
+        late: From the switch on.
+        switch: 0-based epoch of the switch.
+    """
+
+    early: Sampling
+    late: Sampling
+    switch: int
+
+    def length(self, targets_index: ClassIndex) -> int:
+        """Count the images of an epoch.
+
+        Raises:
+            ValueError: The two strategies have epochs of different lengths.
+        """
+        length, other = (sampling.length(targets_index) for sampling in (self.early, self.late))
+        if length != other:
+            raise ValueError(f"DeferredSampling: epochs of {length} and {other} images; both must have one length")
+        return length
+
+    def epoch(self, targets_index: ClassIndex, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
+        """Draw one epoch; see `Sampling`."""
+        return (self.early if epoch < self.switch else self.late).epoch(targets_index, epoch, epochs, generator)
+
+
+@dataclass(frozen=True)
 class ReverseSampling(_ClassThenImage):
     """Class j with probability in proportion to ``1 / n_j``: BBN's second branch (Zhou et al., CVPR 2020)."""
 

@@ -24,7 +24,8 @@ class Objective(Protocol):
 
     ``batches`` holds one `Batch` per index stream of the stage, then one per further view, then one per index stream of
     the development set. Whatever an objective must remember (a teacher, a
-    queue, thresholds) is a submodule or a buffer of it, so that it is saved, restored and moved with the rest.
+    queue, thresholds) is a submodule or a buffer of it, so that it is saved, restored and moved with the rest. One that
+    cannot take mixed images says ``takes_mixed = False``.
     """
 
     def __call__(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
