@@ -11,13 +11,13 @@ from longtail.augment import CMO, CutMix, Mixup, Normalize, RandAugment, Remix
 from longtail.sampling import InstanceSampling, PowerSampling
 
 # Which modifiers each method takes; all others are refused.
-ANY = ["drw", "drs", "mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "dev"]
+ANY = ["drw", "drs", "cam", "mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "dev"]
 WEIGHTED = ["mixup", "cutmix", "remix", "cmo", "ssp", "post-hoc-la", "dev"]  # what weighs or samples classes itself
 CLASSIFIER = ["mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "post-hoc-la", "dev"]
 TAKES = {
     **dict.fromkeys(["ce", "focal", "seql", "bsce", "la", "cdt", "vs", "tde"], ANY),
     **dict.fromkeys(["rw", "cb-ce", "cb-focal", "cb-sampling", "sqrt-sampling", "progressive-sampling"], WEIGHTED),
-    "ldam": ["drw", "drs", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
+    "ldam": ["drw", "drs", "cam", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
     **dict.fromkeys(["crt", "lws"], CLASSIFIER),
     **dict.fromkeys(["tau-norm", "ncm", "dive"], WEIGHTED),
     "mislas": ["h2t", "ssp", "post-hoc-la", "dev"],

@@ -14,6 +14,7 @@ from longtail.errors import UsageError, unknown_name
 from longtail.methods import (
     bbn,
     bsce,
+    cam,
     cb_finetune,
     cdt,
     ce,
@@ -129,6 +130,7 @@ MODIFIERS: Mapping[str, Entry] = {
     "cutmix": Entry(cutmix.cutmix, cutmix.CARD),
     "remix": Entry(remix.remix, remix.CARD),
     "cmo": Entry(cmo.cmo, cmo.CARD),
+    "cam": Entry(cam.cam, cam.CARD, cam.PUBLISHED),
     "randaug": Entry(randaug.randaug, randaug.CARD),
     "h2t": Entry(h2t.h2t, h2t.CARD, h2t.PUBLISHED, h2t.PRESETS),
     "ssp": Entry(ssp.ssp, ssp.CARD),

@@ -30,7 +30,7 @@ DRS_CARD = Card(
 )
 
 
-def _one_stage(recipe: Recipe, modifier: str) -> Stage:
+def one_stage(recipe: Recipe, modifier: str) -> Stage:
     """Return the only stage, or say why deferring makes no sense."""
     if len(recipe.stages) != 1:
         raise UsageError(
@@ -76,7 +76,7 @@ def drw(recipe: Recipe, context: Context, *, beta: float = 0.9999, start: float 
     Raises:
         UsageError: The recipe has several stages, samples by class or weighs classes already.
     """
-    stage = _one_stage(recipe, "drw")
+    stage = one_stage(recipe, "drw")
     objective = stage.objective
     if not isinstance(objective, SupervisedObjective):
         raise UsageError(
@@ -107,7 +107,7 @@ def drs(recipe: Recipe, context: Context, *, start: float = 0.8) -> Recipe:
     Raises:
         UsageError: The recipe has several stages or samples by class already.
     """
-    stage = _one_stage(recipe, "drs")
+    stage = one_stage(recipe, "drs")
     if isinstance(stage.objective, SupervisedObjective) and stage.objective.criterion.class_weights is not None:
         raise UsageError("+drs would balance twice: this method weighs classes already", fix="use ce+drs")
     early, late = split(stage, start)
