@@ -20,7 +20,7 @@ from longtail.evaluation import metrics as evaluate
 from longtail.folder import RunFolder
 from longtail.networks import Network
 from longtail.request import Task, build_recipe, build_run_network, network_shape
-from longtail.training.inference import network_logits
+from longtail.training.inference import head_logits, network_logits, stored_features
 from longtail.training.loader import check_batch_size, placed
 from longtail.training.loop import Training
 from longtail.training.pretrained import from_weights
@@ -47,6 +47,7 @@ class Session:
         self.best: float | None = None
         self.stage1: str | None = None
         self.training: Training
+        self._test_features: tuple[int, Tensor] | None = None
         self.stop = StopRequest(world)
 
     def run(
@@ -124,7 +125,8 @@ class Session:
 
     def _after_epoch(self, record: dict[str, Any], is_last: bool) -> None:
         if is_last or (len(self.history) + 1) % self.config.eval_every == 0:
-            logits, targets = self.recipe.inference(self._test_logits()), self.data.test.targets
+            raw = self._test_logits() if is_last else self._look()
+            logits, targets = self.recipe.inference(raw), self.data.test.targets
             record["test_top1"] = 100.0 * int((logits.argmax(1) == targets).sum()) / len(targets)
             self.best = max(self.best or 0.0, record["test_top1"])
         self.history.append(record)
@@ -172,6 +174,16 @@ class Session:
             self.history = [{**line, "stage": self.recipe.stages[0].name} for line in self.history]
         self.best = state["best"]
         self.stage1 = str(base)
+
+    def _look(self) -> Tensor:
+        """Return `_test_logits` in the middle of the training: where features stay the same, they are computed once."""
+        training, number = self.training, self.training.position.stage
+        if not self.recipe.stages[number].cached_features:
+            return self._test_logits()
+        if self._test_features is None or self._test_features[0] != number:
+            plain, images = self.task.plain_transforms(), self.data.test.images
+            self._test_features = number, stored_features(training.network, images, plain, training.runtime)
+        return head_logits(training.network, self._test_features[1], training.runtime).cpu()
 
     def _test_logits(self) -> Tensor:
         """Return what the network says of the test set, (N, C) or (E, N, C)."""

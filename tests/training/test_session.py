@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import longtail
+from longtail import underway
 from longtail.config import read_config
 from longtail.errors import UsageError
 from longtail.training.runtime import Runtime, settle, step_seconds
@@ -145,3 +146,22 @@ def test_a_run_killed_before_its_first_state_begins_again(digits, plain_run, tmp
     assert not (tmp_path / "run" / "state.pt").exists()
     run = longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)
     assert [record["epoch"] for record in run.history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["crt", "ride+h2t"])
+def test_looks_between_epochs_on_stored_features_see_what_the_network_says(
+    method, digits, plain_run, tmp_path, monkeypatch
+):
+    """Test features are computed once for a stage that trains the head alone; what the looks say stays the same."""
+    computed = []
+    stored = underway.stored_features
+    monkeypatch.setattr(underway, "stored_features", lambda *args: (computed.append(1), stored(*args))[1])
+    quick = longtail.train(digits, method, eval_every=1, out=tmp_path / "a", **plain_run)
+    assert len(computed) == 1
+    monkeypatch.setattr(underway.Session, "_look", underway.Session._test_logits)
+    slow = longtail.train(digits, method, eval_every=1, out=tmp_path / "b", **plain_run)
+    looks = [line["test_top1"] for line in slow.history]
+    assert [line["test_top1"] for line in quick.history] == pytest.approx(looks, abs=0.5)  # rounding may move an image
+    assert quick.metrics["top1"] == slow.metrics["top1"]
+    ours, theirs = (load_file(run.path / "model.safetensors") for run in (quick, slow))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

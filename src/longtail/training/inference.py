@@ -83,3 +83,23 @@ def stored_features(network: Network, images: Tensor, plain: Compose, runtime: R
     """Return `extract_features` with the images first, for gathering batches: (N, d) or (N, E, d)."""
     features = extract_features(network, images, plain, runtime)
     return features if features.ndim == 2 else features.movedim(0, 1).contiguous()
+
+
+@torch.no_grad()
+def head_logits(network: Network, features: Tensor, runtime: Runtime) -> Tensor:
+    """Return what the head says of stored features, before any inference rule; see `stored_features`.
+
+    Args:
+        network: The network; its head is evaluated in evaluation mode and left in the mode it had.
+        features: (N, d) or (N, E, d), on the network's device.
+        runtime: Precision.
+
+    Returns:
+        Logits, (N, C), or (E, N, C) of a network of experts, float32, but for rounding those of `network_logits`.
+    """
+    was_training = network.head.training
+    view = HeadView(network).eval()
+    with torch.compiler.set_stance("force_eager"), runtime.autocast():
+        logits: Tensor = view(features).float()
+    network.head.train(was_training)
+    return logits
