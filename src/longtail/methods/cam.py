@@ -55,7 +55,6 @@ class MovedForegrounds(nn.Module):
         shares: Probability that an image of a class is changed, C numbers.
     """
 
-    takes_mixed = False
     shares: Tensor
     guide: Teacher
 

@@ -47,16 +47,25 @@ def one_stage(recipe: Recipe, modifier: str) -> Stage:
     return stage
 
 
-def split(stage: Stage, start: float) -> tuple[Stage, Stage]:
-    """Cut a stage in two at a share of its epochs; optimiser and schedule run on."""
+def switch_epoch(epochs: int, start: float) -> int:
+    """Return the 0-based epoch at a share ``start`` of ``epochs``.
+
+    Raises:
+        UsageError: The share is not between 0 and 1, or leaves no epoch before or after the switch.
+    """
     if not 0 < start < 1:
         raise UsageError(f"start is {start}; it must lie between 0 and 1 (the share of epochs before the switch)")
-    first = round(start * stage.epochs)
-    if not 0 < first < stage.epochs:
+    switch = round(start * epochs)
+    if not 0 < switch < epochs:
         raise UsageError(
-            f"{stage.epochs} epochs leave no room for a switch at {start:.0%} of the training",
-            fix="use more epochs",
+            f"{epochs} epochs leave no room for a switch at {start:.0%} of the training", fix="use more epochs"
         )
+    return switch
+
+
+def split(stage: Stage, start: float) -> tuple[Stage, Stage]:
+    """Cut a stage in two at a share of its epochs, see `switch_epoch`; optimiser and schedule run on."""
+    first = switch_epoch(stage.epochs, start)
     late = replace(stage, name="deferred", epochs=stage.epochs - first, first_epoch=first, continues=True)
     return replace(stage, epochs=first), late
 

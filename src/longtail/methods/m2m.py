@@ -15,6 +15,7 @@ from longtail.losses import cross_entropy_loss
 from longtail.losses.base import upcast
 from longtail.methods.card import Card
 from longtail.methods.ce import ce
+from longtail.methods.deferred import switch_epoch
 from longtail.methods.ldam import ldam
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Network, Teacher
@@ -184,18 +185,17 @@ def m2m(
         start: Share of the epochs before the switch.
 
     Raises:
-        UsageError: A number is out of range.
+        UsageError: A number is out of range, or there are too few epochs for a switch.
     """
-    if not (0 <= beta <= 1 and lam >= 0 and 0 <= gamma <= 1 and 0 < start < 1):
+    if not (0 <= beta <= 1 and lam >= 0 and 0 <= gamma <= 1):
         raise UsageError(
-            f"m2m: beta is {beta}, lam {lam}, gamma {gamma} and start {start}; they must lie in 0..1, at least 0, in "
-            "0..1, and between 0 and 1"
+            f"m2m: beta is {beta}, lam {lam} and gamma {gamma}; they must lie in 0..1, at least 0, in 0..1"
         )
     base = ldam(context) if loss == "ldam" else ce(context)
     (stage,) = base.stages
     assert isinstance(stage.objective, SupervisedObjective)
     normalize = next(t for t in context.plain.transforms if isinstance(t, Normalize))
-    switch = round(start * stage.epochs)
+    switch = switch_epoch(stage.epochs, start)
     objective = MajorToMinor(
         stage.objective,
         context.class_counts,
