@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -140,6 +141,15 @@ def test_views_show_the_first_stream_s_images_and_change_nothing_else(with_dev):
     plain = loader(with_dev, stage())
     (alone,), _ = plain.batches(plain.plan(0), 0, 1)
     assert torch.equal(alone.images, first.images)
+
+
+@pytest.mark.parametrize(("batch_size", "images"), [(60, 100), (75, 100), (80, 100), (81, 81), (97, 97), (100, 100)])
+def test_a_small_last_batch_is_dropped_and_another_is_kept(with_dev, batch_size, images):
+    indices = torch.arange(100) % len(with_dev.train.targets)
+    data = dataclasses.replace(with_dev, train=with_dev.train.subset(indices), train_indices=indices)
+    plan = loader(data, dataclasses.replace(stage(), batch_size=batch_size)).plan(0)
+    assert plan.images == images
+    assert plan.steps == -(-images // batch_size)
 
 
 def test_the_development_set_is_drawn_as_often_as_an_epoch_needs(with_dev):

@@ -19,6 +19,9 @@ from longtail.training.recipe import Stage
 from longtail.training.world import World
 from longtail.types import Batch, Progress
 
+SMALLEST_BATCH = 0.25
+"""Share of the batch size that a last batch needs."""
+
 
 def step_seed(seed: int, stage: int, epoch: int, step: int) -> int:
     """Return the random seed of one step."""
@@ -119,7 +122,9 @@ class StageLoader:
     def plan(self, epoch: int) -> Plan:
         """Return the index streams of an epoch of the stage.
 
-        A last batch with fewer than two images for each process is dropped: batch statistics need two.
+        A last batch of less than a quarter of the others is dropped: its images would count several times as much as
+        theirs, and its batch statistics would be the last that the running averages see. Whatever else is left trains;
+        a set of less than one batch is refused elsewhere.
         """
         stage = self._stage
         streams = [
@@ -135,7 +140,7 @@ class StageLoader:
         ]
         length = min(map(len, streams))
         full, rest = divmod(length, stage.batch_size)
-        if rest < 2 * self._world.size:
+        if rest < max(stage.batch_size * SMALLEST_BATCH, 2 * self._world.size):
             rest = 0
         steps = full + bool(rest)
         return Plan(
