@@ -16,13 +16,14 @@ from longtail.methods.card import Card
 from longtail.methods.deferred import split
 from longtail.methods.inference import ScaleLogits
 from longtail.methods.ldam import cosine_network
-from longtail.methods.meta import Forwarded, WeightRecord, batch_total, forward, gains, need_dev, sum_over_processes
+from longtail.methods.meta import Forwarded, WeightRecord, batch_total, forward, gains, need_dev
 from longtail.methods.options import checked
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import build_network
 from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe, Stage
+from longtail.training.world import sum_over_processes
 from longtail.types import Batch, Progress
 
 CARD = Card(

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from longtail.losses import ClassCountLoss, CrossEntropyLoss
 from longtail.methods.card import Card
-from longtail.methods.meta import WeightRecord, forward, gains, need_dev, sum_over_processes
+from longtail.methods.meta import WeightRecord, forward, gains, need_dev
 from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
+from longtail.training.world import sum_over_processes
 from longtail.types import Batch, Progress
 
 CARD = Card(

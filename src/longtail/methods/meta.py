@@ -17,13 +17,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from longtail.errors import UsageError
 from longtail.losses import ClassCountLoss
 from longtail.losses.base import upcast
 from longtail.networks.tangent import ConvolutionRecord, call_at, derivative_along, trainable_parameters
 from longtail.training.budget import Context
+from longtail.training.world import sum_over_processes
 from longtail.types import Batch
 
 DECADES = (-12, 2)
@@ -120,21 +121,6 @@ def dev_gradient(
         gradients = torch.autograd.grad(loss, list(parameters.values()))
     *total, size = sum_over_processes((*gradients, loss.new_tensor(float(len(dev)))))
     return {name: gradient / size for name, gradient in zip(parameters, total, strict=True)}
-
-
-def processes() -> int:
-    """Return the number of processes of a distributed run, 1 without."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def sum_over_processes(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the sums over the processes of a distributed run; what is given where there is one."""
-    if processes() == 1:
-        return tensors
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    distributed.all_reduce(flat)
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
 
 
 def batch_total(batch: Batch) -> Tensor:

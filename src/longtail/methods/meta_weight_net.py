@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from longtail.errors import UsageError
 from longtail.losses import ClassCountLoss, CrossEntropyLoss
 from longtail.methods.card import Card
-from longtail.methods.meta import WeightRecord, forward, gains, need_dev, processes, sum_over_processes
+from longtail.methods.meta import WeightRecord, forward, gains, need_dev
 from longtail.networks import Network
 from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
+from longtail.training.world import processes, sum_over_processes
 from longtail.types import Batch, Progress
 
 CARD = Card(

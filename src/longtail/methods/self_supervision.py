@@ -20,6 +20,7 @@ from longtail.errors import UsageError
 from longtail.losses import cross_entropy_loss, instance_discrimination_loss
 from longtail.networks import LinearHead, Network
 from longtail.training.budget import Context
+from longtail.training.world import gather_over_processes
 from longtail.types import Batch, Progress
 
 Task = Literal["rotation", "instance"]
@@ -157,7 +158,8 @@ class RotationPrediction(nn.Module):
 class InstanceDiscrimination(nn.Module):
     """The loss of MoCo between an image's query and the momentum encoder's key of its other view.
 
-    -log( e^(v.v' / T) / (e^(v.v' / T) + sum_k e^(v.v'_k / T)) ), k over the queue. The keys enter the queue afterwards.
+    -log( e^(v.v' / T) / (e^(v.v' / T) + sum_k e^(v.v'_k / T)) ), k over the queue. The keys of all
+    processes enter the queue afterwards.
 
     Args:
         queue: Size K of the queue.
@@ -196,7 +198,7 @@ class InstanceDiscrimination(nn.Module):
         others = self.queue.keys.clone()
         own = batch.targets[:, None] == self.queue.targets if self.own_class == "code" else None
         loss = instance_discrimination_loss(queries, keys, others, self.temperature, own).mean()
-        self.queue.push(keys, batch.targets)
+        self.queue.push(gather_over_processes(keys), gather_over_processes(batch.targets))
         return loss
 
     def extra_repr(self) -> str:

@@ -46,6 +46,42 @@ class World:
             dist.barrier()
 
 
+def processes() -> int:
+    """Return the number of processes of the run under way, for objectives, which know no `World`."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_processes(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the sums over the processes of the run; what is given where there is one."""
+    if processes() == 1:
+        return tensors
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
+
+
+def gather_over_processes(items: Tensor) -> Tensor:
+    """Return the whole batch of which each process has its `World.share`, in order; without a graph.
+
+    Args:
+        items: This process's part, (b, ...).
+
+    Returns:
+        (B, ...), the same in all processes.
+    """
+    size = processes()
+    if size == 1:
+        return items
+    total = torch.tensor(len(items))  # in host memory, see `joined`
+    dist.all_reduce(total)
+    longest = -(-int(total) // size)
+    padded = torch.cat([items.detach(), items.new_zeros(longest - len(items), *items.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in range(size)]
+    dist.all_gather(parts, padded)
+    return torch.stack(parts, dim=1).flatten(0, 1)[: int(total)]
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
     """Join the processes that torchrun started; a plain process is a world of one.
