@@ -100,11 +100,8 @@ def build_recipe(config: RunConfig, task: Task, teacher: Teacher | None = None) 
         teacher=teacher,
         dataset=task.name,
     )
-    try:
-        recipe = methods.build(config.method, context, config.options)
-        return frozen(recipe, config.method, context) if config.freeze_backbone else recipe
-    except ValueError as error:  # a loss or sampler refused an option
-        raise UsageError(f"{config.method}: {error}") from error
+    recipe = methods.build(config.method, context, config.options)
+    return frozen(recipe, config.method, context) if config.freeze_backbone else recipe
 
 
 def build_run_network(config: RunConfig, task: Task, recipe: Recipe) -> Network:

@@ -230,20 +230,28 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
         given: Options by name, see `longtail.methods.options.assign`.
 
     Raises:
-        UsageError: A name or option is unknown, or the parts do not fit together.
+        UsageError: A name or option is unknown, a value is refused, or the parts do not fit together.
     """
     parts = parse(name)
     known = part_options(parts[0])
     arguments = assign([known, *(part_options(mod) for mod in parts[1:])], given or {})
     presets = {k: v for mod in parts[1:] for k, v in MODIFIERS[mod].presets.items() if k in known}
-    recipe = METHODS[parts[0]].function(context, **{**presets, **arguments[0]})
+    recipe = _made(parts[0], METHODS[parts[0]].function, context, **{**presets, **arguments[0]})
     for number, mod in enumerate(parts[1:], 1):
         before = recipe
-        recipe = MODIFIERS[mod].function(before, context, **arguments[number])
+        recipe = _made(mod, MODIFIERS[mod].function, before, context, **arguments[number])
         if _goes_on(before, recipe):
             name_before = "+".join(parts[:number])
             recipe = replace(recipe, first_stage_of=name_before, first_stages=len(before.stages))
     return recipe
+
+
+def _made(part: str, function: Callable[..., Recipe], *on: Recipe | Context, **options: Any) -> Recipe:
+    """Call a method or modifier; a value that a loss, sampler or mixing refuses in it is wrong use of the part."""
+    try:
+        return function(*on, **options)
+    except ValueError as error:
+        raise UsageError(f"{part}: {error}") from error
 
 
 def _goes_on(before: Recipe, recipe: Recipe) -> bool:

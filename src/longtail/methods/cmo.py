@@ -7,7 +7,6 @@ from typing import Literal
 from longtail.augment import CMO
 from longtail.methods.card import Card
 from longtail.methods.mixing import mix_features
-from longtail.methods.options import checked
 from longtail.sampling import PowerSampling
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
@@ -49,5 +48,5 @@ def cmo(
     Raises:
         UsageError: An option is out of range, or the recipe mixes images already or has several streams.
     """
-    foregrounds = checked(PowerSampling, q=1 - r if law == "code" else -r)
-    return mix_features(recipe, "cmo", checked(CMO, alpha=alpha, prob=prob), foregrounds)
+    foregrounds = PowerSampling(q=1 - r if law == "code" else -r)
+    return mix_features(recipe, "cmo", CMO(alpha, prob), foregrounds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from longtail.augment import CutMix
 from longtail.methods.card import Card
 from longtail.methods.mixing import mix_features
-from longtail.methods.options import checked
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
 
@@ -34,4 +33,4 @@ def cutmix(recipe: Recipe, context: Context, *, alpha: float = 1.0, prob: float 
     Raises:
         UsageError: An option is out of range, or the recipe mixes images already.
     """
-    return mix_features(recipe, "cutmix", checked(CutMix, alpha=alpha, prob=prob))
+    return mix_features(recipe, "cutmix", CutMix(alpha, prob))

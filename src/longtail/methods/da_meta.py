@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -17,7 +16,6 @@ from longtail.methods.deferred import split
 from longtail.methods.inference import ScaleLogits
 from longtail.methods.ldam import cosine_network
 from longtail.methods.meta import Forwarded, WeightRecord, batch_total, forward, gains, need_dev
-from longtail.methods.options import checked
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import build_network
 from longtail.sampling import InstanceSampling
@@ -148,10 +146,9 @@ def _criteria(
     """Return L, and cross-entropy of the same logits."""
     counts = context.class_counts
     if loss == "ldam":
-        margin = partial(checked, LDAMLoss, class_counts=counts, s=s)
-        return margin(max_m=max_m), margin(max_m=0.0)
+        return LDAMLoss(counts, max_m=max_m, s=s), LDAMLoss(counts, max_m=0.0, s=s)
     plain = CrossEntropyLoss(counts)
-    return (plain if loss == "ce" else checked(FocalLoss, class_counts=counts, gamma=gamma)), plain
+    return (plain if loss == "ce" else FocalLoss(counts, gamma=gamma)), plain
 
 
 def da_meta(
@@ -211,7 +208,7 @@ def da_meta(
     objective = WeighedObjective(
         criterion,
         cross_entropy if form == "code" else criterion,
-        checked(effective_number_weights, class_counts=context.class_counts, beta=by_form if beta is None else beta),
+        effective_number_weights(context.class_counts, beta=by_form if beta is None else beta),
         LookAhead(eta if form == "code" else None, lr_at_the_start(late)),
         tau=tau,
         strength=strength,

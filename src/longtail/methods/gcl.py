@@ -10,7 +10,6 @@ from longtail.losses import GCLLoss
 from longtail.methods.card import Card
 from longtail.methods.inference import ScaleLogits
 from longtail.methods.ldam import cosine_network
-from longtail.methods.options import checked
 from longtail.methods.supervised import SupervisedObjective
 from longtail.sampling import ClassBalancedSampling
 from longtail.training.budget import Context
@@ -59,7 +58,7 @@ def gcl(
     Raises:
         UsageError: A number of the loss is negative.
     """
-    loss = partial(checked, GCLLoss, class_counts=context.class_counts, noise_mul=noise_mul)
+    loss = partial(GCLLoss, context.class_counts, noise_mul=noise_mul)
     features = replace(context.stage(SupervisedObjective(loss(s=s)), name="features"), mixing=Mixup())
     if cached is None:
         cached = context.protocol != "published"

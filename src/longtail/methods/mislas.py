@@ -11,7 +11,6 @@ from longtail.losses import LabelAwareSmoothingLoss
 from longtail.methods.card import Card
 from longtail.methods.decoupling import features_first
 from longtail.methods.mixup import mixup
-from longtail.methods.options import checked
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import LearnableScalingHead, LinearHead
 from longtail.sampling import CyclicClassSampling
@@ -109,9 +108,8 @@ def mislas(
         UsageError: A smoothing is not in [0, 1].
     """
     known = settings_for(context.class_counts)
-    loss = checked(
-        LabelAwareSmoothingLoss,
-        class_counts=context.class_counts,
+    loss = LabelAwareSmoothingLoss(
+        context.class_counts,
         head=known.head if smooth_head is None else smooth_head,
         tail=known.tail if smooth_tail is None else smooth_tail,
     )

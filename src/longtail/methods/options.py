@@ -11,8 +11,6 @@ from typing import Any
 
 from longtail.errors import UsageError, unknown_name
 
-Part = typing.TypeVar("Part")
-
 
 @dataclass(frozen=True)
 class Option:
@@ -113,15 +111,3 @@ def _scalar(value: Any, kind: Any) -> Any:
     if kind is int and (isinstance(value, bool) or (isinstance(value, float) and value != int(value))):
         raise TypeError
     return kind(value)
-
-
-def checked(kind: Callable[..., Part], **values: Any) -> Part:
-    """Return ``kind(**values)``; a value that it refuses is wrong use, said in its own words.
-
-    Raises:
-        UsageError: The part refuses a value.
-    """
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise UsageError(str(error)) from error

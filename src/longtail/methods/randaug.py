@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from longtail.augment import Compose, Normalize, RandAugment
 from longtail.methods.card import Card
-from longtail.methods.options import checked
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe, Stage
 
@@ -44,7 +43,7 @@ def randaug(
     Raises:
         UsageError: An option is out of range.
     """
-    change = checked(RandAugment, operations=operations, magnitude=magnitude, spread=spread, p=prob)
+    change = RandAugment(operations, magnitude, spread, p=prob)
     stages = tuple(
         _with(stage, change) if stage.epochs and stage.trainable == "all" else stage for stage in recipe.stages
     )

@@ -6,7 +6,6 @@ from longtail.augment import Remix
 from longtail.errors import UsageError
 from longtail.methods.card import Card
 from longtail.methods.mixing import mix_features
-from longtail.methods.options import checked
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
 
@@ -36,5 +35,5 @@ def remix(recipe: Recipe, context: Context, *, alpha: float = 1.0, kappa: float 
     """
     if alpha <= 0:
         raise UsageError(f"remix's alpha is {alpha}; it must be above 0", fix="leave +remix out for no mixing")
-    mixing = checked(Remix, class_counts=context.class_counts, alpha=alpha, kappa=kappa, tau=tau)
+    mixing = Remix(context.class_counts, alpha=alpha, kappa=kappa, tau=tau)
     return mix_features(recipe, "remix", mixing)

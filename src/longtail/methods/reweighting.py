@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from longtail.losses import CrossEntropyLoss, inverse_frequency_weights
 from longtail.methods.card import Card
-from longtail.methods.options import checked
 from longtail.methods.supervised import SupervisedObjective
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
@@ -29,6 +28,6 @@ def rw(context: Context, *, power: float = 1.0) -> Recipe:
     Raises:
         UsageError: The power is negative.
     """
-    weights = checked(inverse_frequency_weights, class_counts=context.class_counts, power=power)
+    weights = inverse_frequency_weights(context.class_counts, power=power)
     loss = CrossEntropyLoss(context.class_counts, class_weights=weights, reduction="weight_sum")
     return Recipe(stages=(context.stage(SupervisedObjective(loss)),))
