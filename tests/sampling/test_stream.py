@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -101,12 +102,18 @@ def test_adapter_needs_the_span_for_progressive():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 20])
 @pytest.mark.parametrize("sampling", [InstanceSampling(), OverSampling()])
-def test_ranks_draw_the_stream_together(sampling, world_size):
+def test_ranks_draw_the_stream_together_and_none_has_more(sampling, world_size):
     ranks = [SamplerAdapter(sampling, TARGETS, 6, seed=5, rank=r, world_size=world_size) for r in range(world_size)]
     parts = [list(rank) for rank in ranks]
-    assert [len(rank) for rank in ranks] == [len(part) for part in parts]
-    together = [i for row in itertools.zip_longest(*parts) for i in row if i is not None]
-    assert together == epoch_indices(sampling, INDEX, seed=5, epoch=0, epochs=1).tolist()
+    epoch = epoch_indices(sampling, INDEX, seed=5, epoch=0, epochs=1).tolist()
+    assert (
+        [len(part) for part in parts]
+        == [len(rank) for rank in ranks]
+        == [math.ceil(len(epoch) / world_size)] * world_size
+    )
+    together = [i for row in zip(*parts, strict=True) for i in row]
+    assert together[: len(epoch)] == epoch
+    assert together == list(itertools.islice(itertools.cycle(epoch), len(together)))
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 2), (0, 0)])

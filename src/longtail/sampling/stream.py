@@ -43,8 +43,9 @@ def epoch_indices(
 class SamplerAdapter(Sampler[int]):
     """A strategy as a `torch.utils.data.Sampler`, for a plain `DataLoader`.
 
-    Call `set_epoch` before every epoch. With several ranks, each takes every ``world_size``-th index, so that together
-    they draw exactly the epoch; the first ranks may have one index more than the last.
+    Call `set_epoch` before every epoch. With several ranks, each takes every ``world_size``-th index: together they
+    draw the epoch, and go on with its first indices until all ranks have as many, as torch's `DistributedSampler` does.
+    With one batch more than the others a rank would wait for their gradients for ever.
 
     Args:
         sampling: The strategy.
@@ -85,8 +86,9 @@ class SamplerAdapter(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.sampling.length(self.index), self.world_size))
+        return -(-self.sampling.length(self.index) // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
         indices = epoch_indices(self.sampling, self.index, seed=self.seed, epoch=self._epoch, epochs=self.epochs)
-        return iter(indices[self.rank :: self.world_size].tolist())
+        own = torch.arange(self.rank, len(self) * self.world_size, self.world_size) % len(indices)
+        return iter(indices[own].tolist())
