@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +29,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def labels(self) -> tuple[Tensor, Tensor | None]:
+        """Return the classes to learn and what each counts, for losses that weigh samples.
+
+        Returns:
+            ``targets`` (B,) and None; of a mixed batch those of both images, (2 B,), for logits stacked twice, and
+            their shares lam and 1 - lam.
+        """
+        if self.lam is None or self.mixed_targets is None:
+            return self.targets, None
+        return torch.cat([self.targets, self.mixed_targets]), torch.cat([self.lam, 1 - self.lam])
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ CONTRACT = [
     "reslt+cmo",
     "reslt+h2t",
     "lfme+mixup",
+    "ace+mixup",
     "ce+post-hoc-la",
     "dive+mixup",
     "ce+ssp",

@@ -29,6 +29,7 @@ TAKES = {
     "bbn": ["mixup", "cutmix", "remix", "ssp", "post-hoc-la", "dev"],
     "reslt": ["drs", "mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "dev"],
     "sade": ["drs", "mixup", "cutmix", "remix", "cmo", "ssp", "ea", "dev"],
+    "ace": ["drs", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
     "lfme": ["mixup", "cutmix", "remix", "ssp"],
     "l2rw": ["drs", "ssp", "post-hoc-la"],
     "meta-weight-net": ["drs", "ssp", "post-hoc-la"],

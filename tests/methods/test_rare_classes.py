@@ -10,7 +10,7 @@ from longtail import data
 
 NAMES = [
     *("ce+mixup", "ce+cutmix", "ce+remix", "ce+cmo", "independent-experts", "ride+ea", "bbn", "lfme", "reslt", "sade"),
-    *("crt+h2t", "mislas+h2t", "gcl+h2t", "ride+h2t", "reslt+h2t", "ride+cmo"),
+    *("crt+h2t", "mislas+h2t", "gcl+h2t", "ride+h2t", "reslt+h2t", "ride+cmo", "ace"),
 ]
 
 

@@ -9,7 +9,8 @@ import torch
 from recipes import recipe_of
 
 import longtail
-from longtail.methods.reslt import ResLTObjective, SumBranches, beta_for, branch_classes, group_sizes, residual_loss
+from longtail.methods.class_groups import nested_classes, usual_groups
+from longtail.methods.reslt import ResLTObjective, SumBranches, beta_for, residual_loss
 from longtail.types import Batch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "experts.json"
@@ -33,7 +34,7 @@ def random_logits(size=6, seed=0):
 def test_value_and_gradients_are_those_of_the_published_code(case):
     inputs, hyper, output = case["inputs"], case["hyper"], case["output"]
     counts = inputs["class_counts"]
-    classes = branch_classes(counts, hyper["medium_from_class"], len(counts) - hyper["tail_from_class"])
+    classes = nested_classes(counts, hyper["medium_from_class"], len(counts) - hyper["tail_from_class"])
     logits = torch.stack([array(inputs[name]) for name in ("e1", "e2", "e3")]).requires_grad_()
     value = residual_loss(logits, torch.tensor(inputs["targets"]), classes, hyper["beta"])
     value.backward()
@@ -48,7 +49,7 @@ def test_a_case_is_stored():
 
 def test_the_loss_is_the_formula():
     logits, targets = random_logits(), torch.tensor([0, 0, 1, 2, 4, 4])
-    classes = branch_classes(COUNTS, 2, 1)
+    classes = nested_classes(COUNTS, 2, 1)
     learnt = [{0, 1, 2, 3, 4}, {2, 3, 4}, {4}]
     pairs = [(k, i, y) for k in range(3) for i, y in enumerate(targets.tolist()) if y in learnt[k]]
     own = [-(logits[k, i].softmax(0)[y] + 1e-7).log() for k, i, y in pairs]
@@ -62,14 +63,14 @@ def test_the_loss_is_the_formula():
 
 def test_beta_zero_is_cross_entropy_of_the_sum():
     logits, targets = random_logits(), torch.tensor([0, 0, 1, 2, 4, 4])
-    value = residual_loss(logits, targets, branch_classes(COUNTS, 2, 1), 0.0)
+    value = residual_loss(logits, targets, nested_classes(COUNTS, 2, 1), 0.0)
     torch.testing.assert_close(value, torch.nn.functional.cross_entropy(SumBranches()(logits), targets))
 
 
 def test_without_medium_and_tail_classes_the_first_branch_learns_alone():
     """One branch and beta = 1 are plain cross-entropy of that branch, but for the floor inside the logarithm."""
     logits, targets = random_logits().requires_grad_(), torch.tensor([0, 0, 1, 2, 4, 4])
-    value = residual_loss(logits, targets, branch_classes(COUNTS, 5, 0), 1.0)
+    value = residual_loss(logits, targets, nested_classes(COUNTS, 5, 0), 1.0)
     plain = torch.nn.functional.cross_entropy(logits[0], targets)
     torch.testing.assert_close(value, plain, rtol=0, atol=1e-5)
     value.backward()
@@ -80,22 +81,22 @@ def test_without_medium_and_tail_classes_the_first_branch_learns_alone():
 @pytest.mark.parametrize("targets", [[0, 0, 1, 1, 0, 0], [4, 4, 4, 4, 4, 4]])
 def test_a_batch_without_a_group_is_finite(targets):
     logits = (50 * random_logits()).float().requires_grad_()
-    value = residual_loss(logits, torch.tensor(targets), branch_classes(COUNTS, 2, 2), 0.5)
+    value = residual_loss(logits, torch.tensor(targets), nested_classes(COUNTS, 2, 2), 0.5)
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(logits.grad).all()
 
 
 def test_groups_follow_the_counts_and_not_the_labels():
-    classes = branch_classes([3, 50, 1, 20, 8], 2, 1)
+    classes = nested_classes([3, 50, 1, 20, 8], 2, 1)
     assert classes.tolist() == [[True] * 5, [True, False, True, False, True], [False, False, True, False, False]]
-    tied = branch_classes([5, 5, 5, 5], 1, 1)
+    tied = nested_classes([5, 5, 5, 5], 1, 1)
     assert tied.tolist() == [[True] * 4, [False, True, True, True], [False, False, False, True]]
 
 
 def test_the_authors_groups_and_weights():
-    assert group_sizes(10) == (2, 6)
-    assert group_sizes(100) == (35, 30)
+    assert usual_groups(10) == (2, 6)
+    assert usual_groups(100) == (35, 30)
     assert beta_for((500, 5)) == beta_for((5000, 50, 50)) == pytest.approx(0.998)
     assert beta_for((50,) * 99 + (500,)) == pytest.approx(0.72)
     assert beta_for((500,) * 50 + (10,) * 50) == pytest.approx(0.99)
@@ -106,7 +107,7 @@ def test_the_authors_groups_and_weights():
 def test_mixed_labels_are_weighted_members():
     logits, lam = random_logits(2), torch.tensor([0.25, 1.0], dtype=torch.float64)
     targets, other = torch.tensor([0, 1]), torch.tensor([4, 3])
-    objective = ResLTObjective(branch_classes(COUNTS, 2, 1), 1.0)
+    objective = ResLTObjective(nested_classes(COUNTS, 2, 1), 1.0)
     batch = Batch(torch.empty(2, 0), targets, torch.arange(2), other, lam)
     # Branch 1 learns both images with both labels, branch 2 the first with 4, branch 3 too; image 2 is all label 1.
     nll = [-(p + 1e-7).log() for p in logits.softmax(-1)]

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from longtail import UsageError
-from longtail.networks import BACKBONES, CosineHead, ExpertBackbone, ExpertHead, build_expert_network, build_network
+from longtail.networks import (
+    BACKBONES,
+    CosineHead,
+    ExpertBackbone,
+    ExpertHead,
+    FeatureBackbone,
+    build_expert_network,
+    build_network,
+)
 from longtail.networks.batched import run_at_once
 
 GOLDEN = [
@@ -210,3 +218,9 @@ def test_refusals():
         run_at_once([nn.Linear(2, 2), nn.Linear(2, 2)], torch.zeros(1, 2))
     with pytest.raises(ValueError, match="one expert or more"):
         ExpertBackbone([])
+
+
+@pytest.mark.parametrize("part", ["split", "split_last"])
+def test_a_backbone_that_cannot_be_divided_is_wrong_use(part):
+    with pytest.raises(UsageError, match=r"FeatureBackbone does not say .*\n.*backbone of this library"):
+        getattr(FeatureBackbone(4), part)()

@@ -12,6 +12,7 @@ from typing import Any
 
 from longtail.errors import UsageError, unknown_name
 from longtail.methods import (
+    ace,
     bbn,
     bsce,
     cam,
@@ -115,6 +116,7 @@ METHODS: Mapping[str, Entry] = {
     "bbn": Entry(bbn.bbn, bbn.CARD, bbn.PUBLISHED, published_on=bbn.PUBLISHED_ON),
     "reslt": Entry(reslt.reslt, reslt.CARD, reslt.PUBLISHED),
     "sade": Entry(sade.sade, sade.CARD, sade.PUBLISHED, published_on=sade.PUBLISHED_ON),
+    "ace": Entry(ace.ace, ace.CARD, ace.PUBLISHED),
     "lfme": Entry(lfme.lfme, lfme.CARD, published_on=lfme.PUBLISHED_ON),
     "da-meta": Entry(da_meta.da_meta, da_meta.CARD, da_meta.PUBLISHED),
     "l2rw": Entry(l2rw.l2rw, l2rw.CARD),

@@ -5,8 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import UsageError
+from longtail.losses.checks import ClassCounts, check_class_counts
 from longtail.methods.supervised import SupervisedObjective
 from longtail.types import Batch, Progress
+
+FEW_CLASSES = 31
+"""Up to so many classes a data set is like CIFAR-10, with more like CIFAR-100: halfway on a logarithmic scale."""
 
 
 def class_groups(class_counts: tuple[int, ...], many: int = 100, few: int = 20) -> list[tuple[int, ...]]:
@@ -32,6 +37,41 @@ def class_groups(class_counts: tuple[int, ...], many: int = 100, few: int = 20) 
         kept[other] = sorted(kept[other] + kept[lone])
         del kept[lone]
     return [tuple(group) for group in kept]
+
+
+def usual_groups(num_classes: int) -> tuple[int, int]:
+    """Return how many of the largest classes are head and how many of the smallest are tail, as ResLT's authors drew.
+
+    2 and 6 of CIFAR-10's classes and their like, 35 and 30 of CIFAR-100's: many and few at imbalance 100.
+    """
+    head, medium = (0.2, 0.4) if num_classes <= FEW_CLASSES else (0.35, 0.7)
+    return round(head * num_classes), num_classes - round(medium * num_classes)
+
+
+def nested_classes(class_counts: ClassCounts, head: int | None = None, tail: int | None = None) -> Tensor:
+    """Say which classes each of three experts has: all; all but the ``head`` largest; the ``tail`` smallest.
+
+    Args:
+        class_counts: Training images per class, C whole numbers >= 0; equal counts rank in label order.
+        head: Number of classes that are head; default as `usual_groups` says.
+        tail: Number of classes that are tail; default likewise.
+
+    Returns:
+        Mask, (3, C), bool.
+
+    Raises:
+        UsageError: The two groups overlap or are negative.
+    """
+    counts = check_class_counts(class_counts)
+    usual_head, usual_tail = usual_groups(len(counts))
+    head, tail = usual_head if head is None else head, usual_tail if tail is None else tail
+    if min(head, tail) < 0 or head + tail > len(counts):
+        raise UsageError(
+            f"head is {head} and tail {tail}; they must be at least 0 and together at most {len(counts)} classes",
+            fix="use a smaller --head or --tail",
+        )
+    rank = counts.argsort(descending=True, stable=True).argsort()
+    return torch.stack([rank >= 0, rank >= head, rank >= len(counts) - tail])
 
 
 def membership(groups: list[tuple[int, ...]], num_classes: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from longtail.errors import UsageError
 from longtail.losses import cross_entropy_loss
 from longtail.losses.base import upcast
-from longtail.losses.checks import ClassCounts, check_class_counts
 from longtail.methods.card import Card
+from longtail.methods.class_groups import FEW_CLASSES, nested_classes
 from longtail.methods.decoupling import warm_stage
 from longtail.networks.residual_branches import build_residual_network
 from longtail.training.budget import Context
@@ -34,9 +34,8 @@ FLOOR = 1e-7
 """What the official code adds to a probability before it takes the logarithm of the branches' own losses."""
 
 # beta by imbalance factor in the authors' configurations of CIFAR-10 and CIFAR-100.
-_FEW_CLASSES = {10: 0.96, 50: 0.998, 100: 0.998}
-_MANY_CLASSES = {10: 0.72, 50: 0.99, 100: 0.995}
-_FEW = 31  # halfway between 10 and 100 classes on a logarithmic scale
+_LIKE_CIFAR_10 = {10: 0.96, 50: 0.998, 100: 0.998}
+_LIKE_CIFAR_100 = {10: 0.72, 50: 0.99, 100: 0.995}
 
 
 def beta_for(class_counts: tuple[int, ...]) -> float:
@@ -45,45 +44,13 @@ def beta_for(class_counts: tuple[int, ...]) -> float:
     Between the factors 10, 50 and 100 it is interpolated, the logarithm of 1 - beta on that of the factor; outside it
     is that of the nearest.
     """
-    table = _FEW_CLASSES if len(class_counts) <= _FEW else _MANY_CLASSES
+    table = _LIKE_CIFAR_10 if len(class_counts) <= FEW_CLASSES else _LIKE_CIFAR_100
     present = [n for n in class_counts if n]
     factor = min(max(max(present) / min(present), min(table)), max(table))
     low = max(known for known in table if known <= factor)
     high = min(known for known in table if known >= factor)
     t = math.log(factor / low) / math.log(high / low) if high > low else 0.0
     return 1 - math.exp((1 - t) * math.log(1 - table[low]) + t * math.log(1 - table[high]))
-
-
-def group_sizes(num_classes: int) -> tuple[int, int]:
-    """Return how many of the largest classes are head and how many of the smallest are tail, as the authors drew them.
-
-    2 and 6 of CIFAR-10's classes and their like up to 31 classes, 35 and 30 of CIFAR-100's above.
-    """
-    head, medium = (0.2, 0.4) if num_classes <= _FEW else (0.35, 0.7)
-    return round(head * num_classes), num_classes - round(medium * num_classes)
-
-
-def branch_classes(class_counts: ClassCounts, head: int, tail: int) -> Tensor:
-    """Say which classes each branch learns: all; all but the ``head`` largest; the ``tail`` smallest.
-
-    Args:
-        class_counts: Training images per class, C whole numbers >= 0; equal counts rank in label order.
-        head: Number of classes that are head.
-        tail: Number of classes that are tail.
-
-    Returns:
-        Mask, (3, C), bool.
-
-    Raises:
-        ValueError: The two groups overlap or are negative.
-    """
-    counts = check_class_counts(class_counts)
-    if min(head, tail) < 0 or head + tail > len(counts):
-        raise ValueError(
-            f"branch_classes: head {head} and tail {tail} must be at least 0 and together at most {len(counts)} classes"
-        )
-    rank = counts.argsort(descending=True, stable=True).argsort()
-    return torch.stack([rank >= 0, rank >= head, rank >= len(counts) - tail])
 
 
 def residual_loss(
@@ -134,11 +101,9 @@ class ResLTObjective(nn.Module):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the scalar loss of a batch's branch logits (3, B, C)."""
-        if batch.lam is None or batch.mixed_targets is None:
-            return residual_loss(logits, batch.targets, self.classes, self.beta)
-        targets = torch.cat([batch.targets, batch.mixed_targets])
-        shares = torch.cat([batch.lam, 1 - batch.lam])
-        return residual_loss(torch.cat([logits, logits], 1), targets, self.classes, self.beta, shares)
+        targets, shares = batch.labels()
+        stacked = logits if shares is None else torch.cat([logits, logits], 1)
+        return residual_loss(stacked, targets, self.classes, self.beta, shares)
 
     def extra_repr(self) -> str:
         """Describe the groups and their weight."""
@@ -162,7 +127,7 @@ def reslt(context: Context, *, beta: float | None = None, head: int | None = Non
     Args:
         context: Class counts and budget.
         beta: Weight of the branches' own losses; default by classes and imbalance as the authors', see `beta_for`.
-        head: Number of head classes, the largest; default as the authors', see `group_sizes`.
+        head: Number of head classes, the largest; default as the authors', see `usual_groups`.
         tail: Number of tail classes, the smallest; default likewise.
 
     Raises:
@@ -171,12 +136,7 @@ def reslt(context: Context, *, beta: float | None = None, head: int | None = Non
     beta = beta_for(context.class_counts) if beta is None else beta
     if not 0 <= beta <= 1:
         raise UsageError(f"reslt: beta is {beta}; it must lie between 0 and 1")
-    usual_head, usual_tail = group_sizes(context.num_classes)
-    head, tail = usual_head if head is None else head, usual_tail if tail is None else tail
-    try:
-        classes = branch_classes(context.class_counts, head, tail)
-    except ValueError as error:
-        raise UsageError(str(error), fix="use a smaller --head or --tail") from error
+    classes = nested_classes(context.class_counts, head, tail)
     classifier = replace(
         warm_stage(context, epochs=None, lr=None, cached=None),
         objective=ResLTObjective(classes, beta),

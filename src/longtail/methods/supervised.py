@@ -30,10 +30,7 @@ class SupervisedObjective(nn.Module):
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the scalar loss of a batch's logits (B, C)."""
-        if batch.lam is None or batch.mixed_targets is None:
-            loss: Tensor = self.criterion(logits, batch.targets)
-            return loss
-        targets = torch.cat([batch.targets, batch.mixed_targets])
-        shares = torch.cat([batch.lam, 1 - batch.lam])
-        mixed: Tensor = self.criterion(torch.cat([logits, logits]), targets, sample_weights=shares)
-        return mixed
+        targets, shares = batch.labels()
+        stacked = logits if shares is None else torch.cat([logits, logits])
+        loss: Tensor = self.criterion(stacked, targets, sample_weights=shares)
+        return loss

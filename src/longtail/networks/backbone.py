@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from longtail.errors import UsageError
+
 
 class Backbone(nn.Module):
     """Base of all backbones: images -> feature map -> globally average-pooled features.
@@ -33,11 +35,18 @@ class Backbone(nn.Module):
 
         The second part makes the feature map of what the first returns; both hold this backbone's own layers.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say which layers experts share")
+        raise _undivided(self, "which layers experts share")
 
     def split_last(self) -> tuple[nn.Sequential, nn.Sequential]:
         """Return all layers but the last block and, after them, that block, as `split` does for its two parts."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which of its layers are the last block")
+        raise _undivided(self, "which of its layers are the last block")
+
+
+def _undivided(backbone: Backbone, what: str) -> UsageError:
+    return UsageError(
+        f"{type(backbone).__name__} does not say {what}, and the method needs to know",
+        fix="use a backbone of this library, such as resnet50 or resnet32, or a method of one whole network",
+    )
 
 
 def pool(feature_map: Tensor) -> Tensor:

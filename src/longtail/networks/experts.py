@@ -34,13 +34,19 @@ class ExpertBackbone(Backbone):
         experts: One backbone or more, alike in shape; they map images, or the stem's output, to features.
         stem: The layers that all experts share; None: they share nothing.
         batched: Run all experts at once; None: the faster way on the images' device.
+        first_leads: Gradients reach the stem from the first expert only.
 
     Raises:
         ValueError: There is no expert.
     """
 
     def __init__(
-        self, experts: Sequence[Backbone], stem: nn.Module | None = None, *, batched: bool | None = None
+        self,
+        experts: Sequence[Backbone],
+        stem: nn.Module | None = None,
+        *,
+        batched: bool | None = None,
+        first_leads: bool = False,
     ) -> None:
         if not experts:
             raise ValueError("ExpertBackbone: needs one expert or more, got none")
@@ -48,6 +54,7 @@ class ExpertBackbone(Backbone):
         self.stem = nn.Identity() if stem is None else stem
         self.experts = nn.ModuleList(experts)
         self.batched = batched
+        self.first_leads = first_leads
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the pooled features of each expert, (E, B, d), float32, of images (B, ...) or (E, B, ...)."""
@@ -84,11 +91,13 @@ class ExpertBackbone(Backbone):
     def _parts(self, x: Tensor) -> list[Tensor]:
         """Return each expert's input."""
         if x.ndim == 4:
-            return [x] * len(self.experts)
+            return [x, *[x.detach() if self.first_leads else x] * (len(self.experts) - 1)]
         return [part.contiguous(memory_format=torch.channels_last) for part in x]
 
     def _batched(self, x: Tensor) -> Tensor:
         """Run all experts at once: feature maps (E, B, d, h, w)."""
+        if x.ndim == 4 and self.first_leads:
+            x = torch.stack(self._parts(x))
         if x.ndim == 5:
             x = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         maps = run_at_once([nn.Sequential(*expert.split()) for expert in self.experts], x)  # type: ignore[operator]
