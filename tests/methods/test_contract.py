@@ -148,10 +148,11 @@ def test_gradients_reach_what_trains_and_nothing_else(name, digits):
             stage.objective.prepare(before, network)
         images = digits.train.images
         view = network
+        features = stored_features(network, images, Task.of(digits).plain_transforms(), Runtime())
+        if stage.fit is not None:
+            stage.fit(network.head, features, digits.train.targets)
         if stage.cached_features:
-            plain = Task.of(digits).plain_transforms()
-            images = stored_features(network, digits.train.images, plain, Runtime())
-            view = HeadView(network)
+            images, view = features, HeadView(network)
         network.backbone.requires_grad_(stage.trainable == "all")
         dev = None if digits.dev is None else (digits.dev.images, digits.dev.targets)
         facts = {"number": number, "num_classes": 10, "seed": 0, "world": world}
