@@ -6,7 +6,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from longtail.augment import RandAugment
-from longtail.augment.randaugment import FILL, OPERATIONS
+from longtail.augment.operations import FILL
+from longtail.augment.randaugment import OPERATIONS
 
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -38,6 +38,7 @@ CONTRACT = [
     "ldam+drw+cmo",
     "crt+cmo",
     "crt+randaug",
+    "ce+autoaug",
     "ldam+mixup+cam",
     "crt+h2t",
     "mislas+h2t",

@@ -7,7 +7,7 @@ from recipes import recipe_of
 
 import longtail
 from longtail import data, methods
-from longtail.augment import CMO, CutMix, Mixup, Normalize, RandAugment, Remix
+from longtail.augment import CMO, AutoAugment, CutMix, Cutout, Mixup, Normalize, RandAugment, Remix
 from longtail.sampling import InstanceSampling, PowerSampling
 
 # Which modifiers each method takes; all others are refused.
@@ -37,6 +37,7 @@ TAKES = {
     "da-meta": ["ssp", "post-hoc-la"],
     "cb-finetune": ["ssp", "post-hoc-la"],
 }
+IMAGE_BY_IMAGE = {"randaug", "autoaug"}  # nothing stands in their way
 NEED_DEV = {"da-meta", "l2rw", "meta-weight-net", "cb-finetune", "dev"}
 
 
@@ -49,7 +50,7 @@ def test_a_method_takes_the_modifiers_of_its_row_and_refuses_the_others(method, 
     held = data.load("digits", dev_per_class=5)
     for modifier in methods.modifiers():
         name, task = f"{method}+{modifier}", held if {method, modifier} & NEED_DEV else digits
-        if modifier in TAKES[method] or modifier == "randaug":  # changes images one by one: nothing stands in its way
+        if modifier in TAKES[method] or modifier in IMAGE_BY_IMAGE:
             assert recipe_of(name, task).stages
         else:
             with pytest.raises(longtail.UsageError, match=rf"\+{modifier} "):
@@ -208,6 +209,20 @@ def test_randaug_changes_images_where_the_backbone_is_trained_and_nothing_else(m
         assert [step for step in stage.augment.transforms if step not in own] == list(before.augment.transforms)
         assert isinstance(stage.augment.transforms[-1], Normalize)
         assert (stage.sampling, stage.mixing, stage.views) == (before.sampling, before.mixing, before.views)
+
+
+@pytest.mark.parametrize("name", ["ce+autoaug", "crt+autoaug", "ride+autoaug"])
+def test_autoaug_draws_operations_and_then_cuts_a_square_out(name, digits):
+    stages = recipe_of(name, digits).stages
+    assert [type(t) for t in stages[0].augment.transforms[-3:]] == [AutoAugment, Cutout, Normalize]
+    assert stages[0].augment.transforms[-2].size is None  # half of the side: 16 on CIFAR
+    changed = [AutoAugment in map(type, stage.augment.transforms) for stage in stages]
+    assert changed == [stage.trainable == "all" for stage in stages]
+
+
+def test_operations_are_drawn_from_one_list(digits):
+    with pytest.raises(longtail.UsageError, match=r"\+randaug does not fit"):
+        recipe_of("ce+randaug+autoaug", digits)
 
 
 def test_randaug_of_nothing_trains_as_without(digits, tmp_path, plain_run):

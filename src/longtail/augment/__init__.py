@@ -1,5 +1,6 @@
 """Augmentation: batched tensor operations with per-image randomness from an explicit generator."""
 
+from longtail.augment.autoaugment import AutoAugment
 from longtail.augment.cmo import CMO
 from longtail.augment.color import ColorJitter
 from longtail.augment.cutmix import CutMix
@@ -14,6 +15,7 @@ from longtail.augment.transforms import Compose, Normalize, Transform
 
 __all__ = [
     "CMO",
+    "AutoAugment",
     "CentreCrop",
     "ColorJitter",
     "Compose",

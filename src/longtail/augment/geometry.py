@@ -139,28 +139,31 @@ class Cutout:
     The square's centre lies anywhere in the image, so part of the square may fall outside.
 
     Args:
-        size: Side of the square; 16 in the CIFAR recipes. 0 leaves the images as they are.
+        size: Side of the square; 16 in the CIFAR recipes. 0 leaves the images as they are; None takes half of the
+            image's shorter side.
 
     Raises:
         ValueError: If ``size`` is negative.
     """
 
-    size: int = 16
+    size: int | None = 16
 
     def __post_init__(self) -> None:
-        if self.size < 0:
+        if self.size is not None and self.size < 0:
             raise ValueError(f"Cutout: size must be at least 0, got {self.size}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the batch (B, C, H, W) with one square of zeros in each image."""
         check_images(images, "Cutout")
         batch, _, height, width = images.shape
-        rows = self._covered(height, batch, generator, images.device)
-        columns = self._covered(width, batch, generator, images.device)
+        size = min(height, width) // 2 if self.size is None else self.size
+        rows = _covered(size, height, batch, generator, images.device)
+        columns = _covered(size, width, batch, generator, images.device)
         return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
-    def _covered(self, side: int, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
-        """Draw which positions of one side each image's square covers: (B, side), bool."""
-        first = integers(side, (batch, 1), generator, device) - self.size // 2
-        positions = torch.arange(side, device=device)
-        return (positions >= first) & (positions < first + self.size)
+
+def _covered(size: int, side: int, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw which positions of one side each image's square covers: (B, side), bool."""
+    first = integers(side, (batch, 1), generator, device) - size // 2
+    positions = torch.arange(side, device=device)
+    return (positions >= first) & (positions < first + size)

@@ -13,6 +13,7 @@ from typing import Any
 from longtail.errors import UsageError, unknown_name
 from longtail.methods import (
     ace,
+    autoaug,
     bbn,
     bsce,
     cam,
@@ -135,6 +136,7 @@ MODIFIERS: Mapping[str, Entry] = {
     "remix": Entry(remix.remix, remix.CARD),
     "cmo": Entry(cmo.cmo, cmo.CARD),
     "cam": Entry(cam.cam, cam.CARD, cam.PUBLISHED),
+    "autoaug": Entry(autoaug.autoaug, autoaug.CARD),
     "randaug": Entry(randaug.randaug, randaug.CARD),
     "h2t": Entry(h2t.h2t, h2t.CARD, h2t.PUBLISHED, h2t.PRESETS),
     "ssp": Entry(ssp.ssp, ssp.CARD),

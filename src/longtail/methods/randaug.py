@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from longtail.augment import Compose, Normalize, RandAugment
+from longtail.augment import RandAugment
+from longtail.methods.augmentation import augmented
 from longtail.methods.card import Card
 from longtail.training.budget import Context
-from longtail.training.recipe import Recipe, Stage
+from longtail.training.recipe import Recipe
 
 CARD = Card(
     title="RandAugment",
@@ -41,18 +40,6 @@ def randaug(
         prob: Probability of each operation; 0.5, timm's default.
 
     Raises:
-        UsageError: An option is out of range.
+        UsageError: An option is out of range, or the recipe draws operations already.
     """
-    change = RandAugment(operations, magnitude, spread, p=prob)
-    stages = tuple(
-        _with(stage, change) if stage.epochs and stage.trainable == "all" else stage for stage in recipe.stages
-    )
-    first = f"{recipe.first_stage_of}+randaug" if recipe.first_stage_of else None
-    return replace(recipe, stages=stages, first_stage_of=first)
-
-
-def _with(stage: Stage, change: RandAugment) -> Stage:
-    """Return the stage with a change of whole uint8 images, before they are normalised."""
-    *before, last = stage.augment.transforms
-    assert isinstance(last, Normalize)
-    return replace(stage, augment=Compose((*before, change, last)))
+    return augmented(recipe, "randaug", RandAugment(operations, magnitude, spread, p=prob))
