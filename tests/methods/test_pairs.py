@@ -230,3 +230,20 @@ def test_randaug_of_nothing_trains_as_without(digits, tmp_path, plain_run):
     none = longtail.train(digits, "ce+randaug", operations=0, **plain_run, out=tmp_path / "none")
     assert plain.metrics["per_class"] == none.metrics["per_class"]
     assert plain.history[-1]["loss"] == none.history[-1]["loss"]
+
+
+def test_a_run_stands_in_whole_where_only_the_answer_differs(digits, plain_run, tmp_path):
+    base = longtail.train(digits, "ce", out=tmp_path / "ce", **plain_run)
+    short = longtail.train(digits, "ce+post-hoc-la", stage1=base.path, out=tmp_path / "short", **plain_run)
+    whole = longtail.train(digits, "ce+post-hoc-la", out=tmp_path / "whole", **plain_run)
+    assert [line["loss"] for line in short.history] == [line["loss"] for line in base.history]
+    scores = ("top1", "many", "medium", "few", "ece", "stage1")
+    assert {s: short.metrics[s] for s in scores[:-1]} == {s: whole.metrics[s] for s in scores[:-1]}
+    assert short.metrics["stage1"] == str(base.path)
+    assert short.metrics["top1"] != base.metrics["top1"]
+
+
+@pytest.mark.parametrize(("name", "first"), [("crt+post-hoc-la", "ce"), ("bsce+mixup+post-hoc-la", "bsce+mixup")])
+def test_what_stands_in_for_a_method_with_another_answer(name, first, digits):
+    recipe = recipe_of(name, digits)
+    assert (recipe.first_stage_of, recipe.first_stages) == (first, 1)

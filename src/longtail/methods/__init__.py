@@ -261,6 +261,13 @@ def _made(part: str, function: Callable[..., Recipe], *on: Recipe | Context, **o
 
 
 def _goes_on(before: Recipe, recipe: Recipe) -> bool:
-    """Return whether a modifier left all stages as they are and added some, so that a run without it can stand in."""
+    """Return whether a run without a modifier can stand in for all its stages.
+
+    It can where these are the first of those with it, and where only the inference differs; in the latter case a run
+    that stands in for the first stage of what is modified is of more use.
+    """
     kept = all(a is b for a, b in zip(before.stages, recipe.stages, strict=False))
-    return kept and recipe.network is before.network and len(recipe.stages) > len(before.stages)
+    if not kept or recipe.network is not before.network:
+        return False
+    answers_otherwise = recipe.inference is not before.inference and before.first_stage_of is None
+    return len(recipe.stages) > len(before.stages) or (len(recipe.stages) == len(before.stages) and answers_otherwise)
