@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -123,10 +124,10 @@ def ace(context: Context, *, head: int | None = None, tail: int | None = None, c
         com: Weight of the squared logits of classes that an expert does not know.
 
     Raises:
-        UsageError: The groups overlap, or com is negative.
+        UsageError: The groups overlap, or com is negative or infinite.
     """
-    if not com >= 0:
-        raise UsageError(f"ace: com is {com}; it must be at least 0")
+    if not 0 <= com < math.inf:
+        raise UsageError(f"ace: com is {com}; it must be finite and at least 0")
     classes = nested_classes(context.class_counts, head, tail)
     stage = context.stage(AllyObjective(classes, com))
     if context.protocol == "published" and context.on_cifar:

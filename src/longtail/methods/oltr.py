@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -105,12 +106,14 @@ def oltr(context: Context, *, stage2_epochs: int | None = None, weight: float = 
         weight: Of L_centroids.
 
     Raises:
-        UsageError: The weight is negative or there are no epochs.
+        UsageError: The weight is negative or infinite, or there are no epochs.
     """
     if stage2_epochs is None:
         stage2_epochs = context.budget.epochs * (2 if context.protocol == "published" else 1)
-    if not (weight >= 0 and stage2_epochs >= 1):
-        raise UsageError(f"oltr: weight is {weight} and stage2_epochs {stage2_epochs}; they must be >= 0 and >= 1")
+    if not (0 <= weight < math.inf and stage2_epochs >= 1):
+        raise UsageError(
+            f"oltr: weight is {weight} and stage2_epochs {stage2_epochs}; they must be finite, >= 0 and >= 1"
+        )
     budget = context.budget.scaled(stage2_epochs)
     objective = MetaEmbedding(SupervisedObjective(CrossEntropyLoss(context.class_counts)), weight)
     plain = replace(context, budget=budget).stage(objective, "meta-embedding")
