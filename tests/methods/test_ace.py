@@ -32,7 +32,8 @@ def test_the_loss_is_the_formula():
         for i in own:
             z = logits[e, i].tolist()
             classified = -logits[e, i].log_softmax(0)[targets[i]].item()
-            silent = sum(value**2 for c, value in enumerate(z) if c not in known)
+            silence = [value**2 for c, value in enumerate(z) if c not in known]
+            silent = sum(silence) / len(silence) if silence else 0.0
             expected += (classified + 0.7 * silent) / len(own)
     value = ally_loss(logits, targets, CLASSES, 0.7)
     assert value.item() == pytest.approx(expected, abs=1e-12)
@@ -62,8 +63,8 @@ def test_mixed_labels_are_weighted_members():
     batch = Batch(torch.empty(2, 0), torch.tensor([0, 1]), torch.arange(2), torch.tensor([4, 3]), lam)
     nll, squares = -logits.log_softmax(-1), logits.square()
     first = (0.25 * nll[0, 0, 0] + 0.75 * nll[0, 0, 4] + nll[0, 1, 1]) / 2
-    second = nll[1, 0, 4] + squares[1, 0, :2].sum()  # the only member, with a share of 0.75 of itself
-    third = nll[2, 0, 4] + squares[2, 0, :4].sum()
+    second = nll[1, 0, 4] + squares[1, 0, :2].mean()  # the only member, with a share of 0.75 of itself
+    third = nll[2, 0, 4] + squares[2, 0, :4].mean()
     torch.testing.assert_close(AllyObjective(CLASSES, 1.0).loss(logits, batch), first + second + third)
 
 

@@ -38,8 +38,8 @@ def ally_loss(
 ) -> Tensor:
     """The loss of ACE: sum_e L_cls,e + com L_com,e, each a mean over the images of the classes S_e of expert e.
 
-    L_cls,e is the cross-entropy of z_e, L_com,e = sum_{c not in S_e} z_{e,c}^2. An expert without an image in the batch
-    adds nothing.
+    L_cls,e is the cross-entropy of z_e, L_com,e = mean_{c not in S_e} z_{e,c}^2. An expert without an image in the
+    batch adds nothing.
 
     Args:
         logits: Logits of the experts, z, (E, B, C).
@@ -55,7 +55,8 @@ def ally_loss(
     weights = torch.ones_like(logits[0, :, 0]) if sample_weights is None else sample_weights.to(logits.dtype)
     members = classes[:, targets] * weights
     classified = cross_entropy_loss(logits.flatten(0, 1), targets.repeat(len(logits))).view_as(members)
-    silent = (logits.square() * ~classes.unsqueeze(1)).sum(-1)
+    unknown = ~classes.unsqueeze(1)
+    silent = (logits.square() * unknown).sum(-1) / unknown.sum(-1).clamp(min=1)
     totals = members.sum(1)
     losses = ((classified + com * silent) * members).sum(1) / torch.where(totals > 0, totals, 1)
     return losses.sum()
@@ -111,7 +112,7 @@ class AverageKnowing(nn.Module):
 
 
 def ace(context: Context, *, head: int | None = None, tail: int | None = None, com: float = 1.0) -> Recipe:
-    """L = sum_e CE(z_e, y) + sum_{c not in S_e} z_{e,c}^2 over images of S_e; a class has its experts' mean.
+    """L = sum_e CE(z_e, y) + mean_{c not in S_e} z_{e,c}^2 over images of S_e; a class has its experts' mean.
 
     S_1 is all classes, S_2 medium and tail, S_3 the tail. Only L_1 moves the trunk, and expert e's own parameters learn
     at lr sum_{c in S_e} n_c / N. At the test z_e is multiplied by ||w_1|| / ||w_e||. Under ``published`` on CIFAR also
@@ -121,7 +122,7 @@ def ace(context: Context, *, head: int | None = None, tail: int | None = None, c
         context: Class counts and budget.
         head: Number of classes that the first expert alone knows, the largest; default as for ``reslt``: 35 of 100.
         tail: Number of classes that all three know, the smallest; default likewise: 30 of 100.
-        com: Weight of the squared logits of classes that an expert does not know.
+        com: Weight of the mean squared logit of the classes that an expert does not know.
 
     Raises:
         UsageError: The groups overlap, or com is negative or infinite.
