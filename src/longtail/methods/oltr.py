@@ -27,7 +27,7 @@ CARD = Card(
     arxiv="1904.05160",
     idea="After plain training a memory of class centroids lends features of rare classes what they lack, and features "
     "far from every centroid become short, so that their classes are said with less confidence.",
-    use="Where images of unknown classes may come: their confidences are low. On accuracy later methods are ahead.",
+    use="Made for data in which images of unknown classes come. On accuracy the decoupled methods are ahead.",
     cost="2x; 3x under published",
 )
 
