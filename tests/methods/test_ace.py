@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from recipes import recipe_of
 
 import longtail
 from longtail.augment import Mixup
-from longtail.methods.ace import AllyObjective, AverageKnowing, ally_loss
-from longtail.methods.class_groups import nested_classes
+from longtail.methods.ace import AverageKnowing, ally_loss
+from longtail.methods.class_groups import NestedObjective, nested_classes
 from longtail.networks import build_network
 from longtail.networks.allies import AllyHead, build_ally_network
 from longtail.types import Batch
@@ -35,15 +37,15 @@ def test_the_loss_is_the_formula():
             silence = [value**2 for c, value in enumerate(z) if c not in known]
             silent = sum(silence) / len(silence) if silence else 0.0
             expected += (classified + 0.7 * silent) / len(own)
-    value = ally_loss(logits, targets, CLASSES, 0.7)
+    value = ally_loss(logits, targets, CLASSES, com=0.7)
     assert value.item() == pytest.approx(expected, abs=1e-12)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: ally_loss(z, targets, CLASSES, 0.7), logits)
+    assert torch.autograd.gradcheck(lambda z: ally_loss(z, targets, CLASSES, com=0.7), logits)
 
 
 def test_without_medium_and_tail_classes_the_first_expert_is_plain_training():
     logits, targets = random_logits().requires_grad_(), torch.tensor([0, 0, 1, 2, 4, 4])
-    value = ally_loss(logits, targets, nested_classes(COUNTS, 5, 0), 1.0)
+    value = ally_loss(logits, targets, nested_classes(COUNTS, 5, 0), com=1.0)
     torch.testing.assert_close(value, torch.nn.functional.cross_entropy(logits[0], targets))
     value.backward()
     assert logits.grad[1:].abs().sum() == 0
@@ -51,7 +53,7 @@ def test_without_medium_and_tail_classes_the_first_expert_is_plain_training():
 
 def test_an_expert_without_an_image_in_the_batch_adds_nothing():
     logits = (50 * random_logits()).float().requires_grad_()
-    value = ally_loss(logits, torch.tensor([0, 1, 1, 0, 0, 0]), CLASSES, 1.0)
+    value = ally_loss(logits, torch.tensor([0, 1, 1, 0, 0, 0]), CLASSES, com=1.0)
     value.backward()
     assert torch.isfinite(value)
     assert logits.grad[0].abs().sum() > 0
@@ -65,7 +67,9 @@ def test_mixed_labels_are_weighted_members():
     first = (0.25 * nll[0, 0, 0] + 0.75 * nll[0, 0, 4] + nll[0, 1, 1]) / 2
     second = nll[1, 0, 4] + squares[1, 0, :2].mean()  # the only member, with a share of 0.75 of itself
     third = nll[2, 0, 4] + squares[2, 0, :4].mean()
-    torch.testing.assert_close(AllyObjective(CLASSES, 1.0).loss(logits, batch), first + second + third)
+    torch.testing.assert_close(
+        NestedObjective(partial(ally_loss, com=1.0), CLASSES).loss(logits, batch), first + second + third
+    )
 
 
 def test_a_class_is_answered_by_the_experts_that_know_it():

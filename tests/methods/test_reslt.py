@@ -1,6 +1,7 @@
 """ResLT: the loss against the published code and the formula, groups of classes, and what makes it plain training."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from recipes import recipe_of
 
 import longtail
-from longtail.methods.class_groups import nested_classes, usual_groups
-from longtail.methods.reslt import ResLTObjective, SumBranches, beta_for, residual_loss
+from longtail.methods.class_groups import NestedObjective, nested_classes, usual_groups
+from longtail.methods.reslt import SumBranches, beta_for, residual_loss
 from longtail.types import Batch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "experts.json"
@@ -36,7 +37,7 @@ def test_value_and_gradients_are_those_of_the_published_code(case):
     counts = inputs["class_counts"]
     classes = nested_classes(counts, hyper["medium_from_class"], len(counts) - hyper["tail_from_class"])
     logits = torch.stack([array(inputs[name]) for name in ("e1", "e2", "e3")]).requires_grad_()
-    value = residual_loss(logits, torch.tensor(inputs["targets"]), classes, hyper["beta"])
+    value = residual_loss(logits, torch.tensor(inputs["targets"]), classes, beta=hyper["beta"])
     value.backward()
     assert value.item() == pytest.approx(output["loss"], abs=1e-9)
     for number, grad in enumerate(logits.grad, 1):
@@ -56,21 +57,21 @@ def test_the_loss_is_the_formula():
     assert len(own) == 6 + 3 + 2
     fused = torch.nn.functional.cross_entropy(logits.sum(0), targets)
     expected = 0.9 * sum(own) / len(own) + 0.1 * fused
-    torch.testing.assert_close(residual_loss(logits, targets, classes, 0.9), expected)
+    torch.testing.assert_close(residual_loss(logits, targets, classes, beta=0.9), expected)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: residual_loss(z, targets, classes, 0.9), logits)
+    assert torch.autograd.gradcheck(lambda z: residual_loss(z, targets, classes, beta=0.9), logits)
 
 
 def test_beta_zero_is_cross_entropy_of_the_sum():
     logits, targets = random_logits(), torch.tensor([0, 0, 1, 2, 4, 4])
-    value = residual_loss(logits, targets, nested_classes(COUNTS, 2, 1), 0.0)
+    value = residual_loss(logits, targets, nested_classes(COUNTS, 2, 1), beta=0.0)
     torch.testing.assert_close(value, torch.nn.functional.cross_entropy(SumBranches()(logits), targets))
 
 
 def test_without_medium_and_tail_classes_the_first_branch_learns_alone():
     """One branch and beta = 1 are plain cross-entropy of that branch, but for the floor inside the logarithm."""
     logits, targets = random_logits().requires_grad_(), torch.tensor([0, 0, 1, 2, 4, 4])
-    value = residual_loss(logits, targets, nested_classes(COUNTS, 5, 0), 1.0)
+    value = residual_loss(logits, targets, nested_classes(COUNTS, 5, 0), beta=1.0)
     plain = torch.nn.functional.cross_entropy(logits[0], targets)
     torch.testing.assert_close(value, plain, rtol=0, atol=1e-5)
     value.backward()
@@ -81,7 +82,7 @@ def test_without_medium_and_tail_classes_the_first_branch_learns_alone():
 @pytest.mark.parametrize("targets", [[0, 0, 1, 1, 0, 0], [4, 4, 4, 4, 4, 4]])
 def test_a_batch_without_a_group_is_finite(targets):
     logits = (50 * random_logits()).float().requires_grad_()
-    value = residual_loss(logits, torch.tensor(targets), nested_classes(COUNTS, 2, 2), 0.5)
+    value = residual_loss(logits, torch.tensor(targets), nested_classes(COUNTS, 2, 2), beta=0.5)
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(logits.grad).all()
@@ -107,7 +108,7 @@ def test_the_authors_groups_and_weights():
 def test_mixed_labels_are_weighted_members():
     logits, lam = random_logits(2), torch.tensor([0.25, 1.0], dtype=torch.float64)
     targets, other = torch.tensor([0, 1]), torch.tensor([4, 3])
-    objective = ResLTObjective(nested_classes(COUNTS, 2, 1), 1.0)
+    objective = NestedObjective(partial(residual_loss, beta=1.0), nested_classes(COUNTS, 2, 1))
     batch = Batch(torch.empty(2, 0), targets, torch.arange(2), other, lam)
     # Branch 1 learns both images with both labels, branch 2 the first with 4, branch 3 too; image 2 is all label 1.
     nll = [-(p + 1e-7).log() for p in logits.softmax(-1)]
@@ -120,10 +121,10 @@ def test_published_settings(digits, cifar_like):
     assert (stage.optimizer.weight_decay, stage.optimizer.nesterov) == (5e-4, True)
     assert stage.schedule.decay == (0.1, 0.01)
     objective = stage.objective
-    assert objective.beta == pytest.approx(0.995)
+    assert objective.criterion.keywords["beta"] == pytest.approx(0.995)
     assert objective.classes.sum(1).tolist() == [100, 65, 30]
     given = recipe_of("reslt", digits, head=1, tail=2, beta=0.5).stages[0].objective
-    assert (given.beta, given.classes.sum(1).tolist()) == (0.5, [10, 9, 2])
+    assert (given.criterion.keywords, given.classes.sum(1).tolist()) == ({"beta": 0.5}, [10, 9, 2])
 
 
 @pytest.mark.parametrize("options", [{"beta": 1.1}, {"beta": -0.1}, {"head": -1}, {"head": 6, "tail": 5}])

@@ -14,11 +14,10 @@ from longtail.errors import UsageError
 from longtail.losses import cross_entropy_loss
 from longtail.losses.base import upcast
 from longtail.methods.card import Card
-from longtail.methods.class_groups import nested_classes
+from longtail.methods.class_groups import NestedObjective, nested_classes
 from longtail.networks.allies import build_ally_network
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
-from longtail.types import Batch, Progress
 
 CARD = Card(
     title="Ally complementary experts",
@@ -34,7 +33,7 @@ PUBLISHED = {"epochs": 400, "milestones": (320, 360), "decay": (0.1, 0.01)}
 
 
 def ally_loss(
-    logits: Tensor, targets: Tensor, classes: Tensor, com: float, sample_weights: Tensor | None = None
+    logits: Tensor, targets: Tensor, classes: Tensor, sample_weights: Tensor | None = None, *, com: float
 ) -> Tensor:
     """The loss of ACE: sum_e L_cls,e + com L_com,e, each a mean over the images of the classes S_e of expert e.
 
@@ -45,8 +44,8 @@ def ally_loss(
         logits: Logits of the experts, z, (E, B, C).
         targets: Class indices, (B,), int64.
         classes: The classes S_e that each expert knows, (E, C), bool.
-        com: Weight of L_com.
         sample_weights: Weight of each image, (B,); None for 1.
+        com: Weight of L_com.
 
     Returns:
         Scalar.
@@ -60,36 +59,6 @@ def ally_loss(
     totals = members.sum(1)
     losses = ((classified + com * silent) * members).sum(1) / torch.where(totals > 0, totals, 1)
     return losses.sum()
-
-
-class AllyObjective(nn.Module):
-    """`ally_loss` on the first stream, mixed targets included.
-
-    Args:
-        classes: The classes that each expert knows, (E, C), bool.
-        com: Weight of L_com.
-    """
-
-    classes: Tensor
-
-    def __init__(self, classes: Tensor, com: float) -> None:
-        super().__init__()
-        self.com = com
-        self.register_buffer("classes", classes, persistent=False)
-
-    def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
-        """Return the scalar loss of the first batch; ``progress`` is not used."""
-        return self.loss(network(batches[0].images), batches[0])
-
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the scalar loss of a batch's expert logits (E, B, C)."""
-        targets, shares = batch.labels()
-        stacked = logits if shares is None else torch.cat([logits, logits], 1)
-        return ally_loss(stacked, targets, self.classes, self.com, shares)
-
-    def extra_repr(self) -> str:
-        """Describe the groups and the weight."""
-        return f"classes={self.classes.sum(1).tolist()}, com={self.com}"
 
 
 class AverageKnowing(nn.Module):
@@ -130,7 +99,7 @@ def ace(context: Context, *, head: int | None = None, tail: int | None = None, c
     if not 0 <= com < math.inf:
         raise UsageError(f"ace: com is {com}; it must be finite and at least 0")
     classes = nested_classes(context.class_counts, head, tail)
-    stage = context.stage(AllyObjective(classes, com))
+    stage = context.stage(NestedObjective(partial(ally_loss, com=com), classes))
     if context.protocol == "published" and context.on_cifar:
         stage = replace(stage, mixing=Mixup())
     counts = torch.tensor(context.class_counts, dtype=torch.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +74,36 @@ def nested_classes(class_counts: ClassCounts, head: int | None = None, tail: int
         )
     rank = counts.argsort(descending=True, stable=True).argsort()
     return torch.stack([rank >= 0, rank >= head, rank >= len(counts) - tail])
+
+
+class NestedObjective(nn.Module):
+    """A loss of experts or branches for nested classes, on the first stream, mixed targets included.
+
+    Args:
+        criterion: Called with (logits (E, B, C), targets (B,), classes (E, C), sample weights (B,) or None).
+        classes: The classes that each expert has, (E, C), bool.
+    """
+
+    classes: Tensor
+
+    def __init__(self, criterion: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor], classes: Tensor) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.register_buffer("classes", classes, persistent=False)
+
+    def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
+        """Return the scalar loss of the first batch; ``progress`` is not used."""
+        return self.loss(network(batches[0].images), batches[0])
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of a batch's logits (E, B, C)."""
+        targets, shares = batch.labels()
+        stacked = logits if shares is None else torch.cat([logits, logits], 1)
+        return self.criterion(stacked, targets, self.classes, shares)
+
+    def extra_repr(self) -> str:
+        """Say how many classes each has."""
+        return f"classes={self.classes.sum(1).tolist()}"
 
 
 def membership(groups: list[tuple[int, ...]], num_classes: int) -> Tensor:

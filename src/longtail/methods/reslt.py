@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,11 @@ from longtail.errors import UsageError
 from longtail.losses import cross_entropy_loss
 from longtail.losses.base import upcast
 from longtail.methods.card import Card
-from longtail.methods.class_groups import FEW_CLASSES, nested_classes
+from longtail.methods.class_groups import FEW_CLASSES, NestedObjective, nested_classes
 from longtail.methods.decoupling import warm_stage
 from longtail.networks.residual_branches import build_residual_network
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
-from longtail.types import Batch, Progress
 
 CARD = Card(
     title="Residual learning for long-tailed recognition",
@@ -54,7 +54,7 @@ def beta_for(class_counts: tuple[int, ...]) -> float:
 
 
 def residual_loss(
-    logits: Tensor, targets: Tensor, classes: Tensor, beta: float, sample_weights: Tensor | None = None
+    logits: Tensor, targets: Tensor, classes: Tensor, sample_weights: Tensor | None = None, *, beta: float
 ) -> Tensor:
     """The loss of ResLT: beta ICE + (1 - beta) FCE.
 
@@ -65,8 +65,8 @@ def residual_loss(
         logits: Logits of the branches, (3, B, C).
         targets: Class indices, (B,), int64.
         classes: Which classes each branch learns, (3, C), bool; the first learns all.
-        beta: Weight of the branches' own losses, in [0, 1].
         sample_weights: Weight of each image, (B,); None for 1.
+        beta: Weight of the branches' own losses, in [0, 1].
 
     Returns:
         Scalar.
@@ -78,36 +78,6 @@ def residual_loss(
     individual = -((own + FLOOR).log() * members).sum() / members.sum()
     fused = (cross_entropy_loss(logits.sum(0), targets) * weights).sum() / weights.sum()
     return beta * individual + (1 - beta) * fused
-
-
-class ResLTObjective(nn.Module):
-    """`residual_loss` on the first stream, mixed targets included.
-
-    Args:
-        classes: Which classes each branch learns, (3, C), bool.
-        beta: Weight of the branches' own losses.
-    """
-
-    classes: Tensor
-
-    def __init__(self, classes: Tensor, beta: float) -> None:
-        super().__init__()
-        self.beta = beta
-        self.register_buffer("classes", classes, persistent=False)
-
-    def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
-        """Return the scalar loss of the first batch; ``progress`` is not used."""
-        return self.loss(network(batches[0].images), batches[0])
-
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the scalar loss of a batch's branch logits (3, B, C)."""
-        targets, shares = batch.labels()
-        stacked = logits if shares is None else torch.cat([logits, logits], 1)
-        return residual_loss(stacked, targets, self.classes, self.beta, shares)
-
-    def extra_repr(self) -> str:
-        """Describe the groups and their weight."""
-        return f"beta={self.beta:.6g}, classes={self.classes.sum(1).tolist()}"
 
 
 class SumBranches(nn.Module):
@@ -139,11 +109,11 @@ def reslt(context: Context, *, beta: float | None = None, head: int | None = Non
     classes = nested_classes(context.class_counts, head, tail)
     classifier = replace(
         warm_stage(context, epochs=None, lr=None, cached=None),
-        objective=ResLTObjective(classes, beta),
+        objective=NestedObjective(partial(residual_loss, beta=beta), classes),
         batch_norm="eval",
     )
     return Recipe(
-        stages=(context.stage(ResLTObjective(classes, beta)),),
+        stages=(context.stage(NestedObjective(partial(residual_loss, beta=beta), classes)),),
         network=build_residual_network,
         inference=SumBranches(),
         classifier=classifier,
