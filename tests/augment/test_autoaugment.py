@@ -9,26 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from pillow_reference import BILINEAR, moved, photo, seeded
 
 from longtail.augment import AutoAugment, Cutout
 from longtail.augment.autoaugment import FILL, OPERATIONS, POLICY
-
-BILINEAR = Image.Resampling.BILINEAR
-
-
-def photo(batch=3, height=20, width=28):
-    generator = torch.Generator().manual_seed(0)
-    low = torch.rand(batch, 3, 5, 5, generator=generator) * 200
-    images = torch.nn.functional.interpolate(low, (height, width), mode="bilinear")
-    return (images + 20 * torch.rand(images.shape, generator=generator)).to(torch.uint8)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def moved(image, matrix):
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=BILINEAR, fillcolor=FILL)
 
 
 def reference(name, image, strength, sign):
@@ -56,11 +40,11 @@ def reference(name, image, strength, sign):
         case "solarize":
             return ImageOps.solarize(image, np.linspace(256, 0, 10)[strength])
         case "shear-y":
-            return moved(image, (1, 0, 0, 0.3 * tenths * sign, 1, 0))
+            return moved(image, (1, 0, 0, 0.3 * tenths * sign, 1, 0), FILL)
         case "translate-x":
-            return moved(image, (1, 0, 150 / 331 * tenths * sign * image.width, 0, 1, 0))
+            return moved(image, (1, 0, 150 / 331 * tenths * sign * image.width, 0, 1, 0), FILL)
         case "translate-y":
-            return moved(image, (1, 0, 0, 0, 1, 150 / 331 * tenths * sign * image.height))
+            return moved(image, (1, 0, 0, 0, 1, 150 / 331 * tenths * sign * image.height), FILL)
     raise AssertionError(name)
 
 

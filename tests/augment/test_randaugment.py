@@ -4,28 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from pillow_reference import BILINEAR, moved, photo, seeded
 
 from longtail.augment import RandAugment
 from longtail.augment.operations import FILL
 from longtail.augment.randaugment import OPERATIONS
-
-BILINEAR = Image.Resampling.BILINEAR
-
-
-def photo(batch=3, height=20, width=28):
-    """Smooth images with some noise: borders between pixels where a rounded coordinate matters are few."""
-    generator = torch.Generator().manual_seed(0)
-    low = torch.rand(batch, 3, 5, 5, generator=generator) * 200
-    images = torch.nn.functional.interpolate(low, (height, width), mode="bilinear")
-    return (images + 20 * torch.rand(images.shape, generator=generator)).to(torch.uint8)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def moved(image, matrix):
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=BILINEAR, fillcolor=FILL)
 
 
 def solarized_add(image, amount):
@@ -59,13 +42,13 @@ def reference(name, image, level, sign):
         case "sharpness":
             return ImageEnhance.Sharpness(image).enhance(factor)
         case "shear-x":
-            return moved(image, (1, 0.3 * level * sign, 0, 0, 1, 0))
+            return moved(image, (1, 0.3 * level * sign, 0, 0, 1, 0), FILL)
         case "shear-y":
-            return moved(image, (1, 0, 0, 0.3 * level * sign, 1, 0))
+            return moved(image, (1, 0, 0, 0.3 * level * sign, 1, 0), FILL)
         case "translate-x":
-            return moved(image, (1, 0, 0.45 * level * sign * image.width, 0, 1, 0))
+            return moved(image, (1, 0, 0.45 * level * sign * image.width, 0, 1, 0), FILL)
         case "translate-y":
-            return moved(image, (1, 0, 0, 0, 1, 0.45 * level * sign * image.height))
+            return moved(image, (1, 0, 0, 0, 1, 0.45 * level * sign * image.height), FILL)
     raise AssertionError(name)
 
 
