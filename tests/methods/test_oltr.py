@@ -7,13 +7,16 @@ import math
 import pytest
 import torch
 from recipes import recipe_of
+from torch import nn
 
 import longtail
 from longtail import data, methods
-from longtail.methods.oltr import centroid_loss
+from longtail.methods.oltr import MetaEmbedding, centroid_loss, centroid_pull
+from longtail.networks import LinearHead
 from longtail.networks.memory import MetaEmbeddingHead
 from longtail.sampling import CyclicClassSampling
 from longtail.training.budget import Context, budget_for
+from longtail.types import Batch, Progress
 
 
 def made(seed=0):
@@ -34,17 +37,33 @@ def test_the_loss_is_the_formula(scale):
         for k, c in enumerate(places)
         if k != y
     ]
-    expected = 0.5 * sum(own) / 6 + 0.01 * max(0.0, 10 - sum(others) / 18)
+    expected = 0.5 * sum(own) / 6 + 0.01 * max(0.0, 10 - sum(others) / (6 * 4))
     assert centroid_loss(scale * features, targets, scale * centroids).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_centroid_follows_its_images_by_a_share():
+def test_a_centroid_follows_its_images_by_a_share_and_not_by_the_weight_of_the_loss():
     features, targets, centroids = made()
-    centroids = (100 * centroids).requires_grad_()  # beyond the margin, so that only the first part is left
-    centroid_loss(features, targets, centroids).backward()
+    centroids = (100 * centroids).requires_grad_()  # beyond the margin, so that only the attraction is left
+    pull = centroid_pull(features, targets, centroids)
+    assert pull.item() == 0
+    (centroid_loss(features, targets, centroids) * 0.01 + pull).backward()
     for k, images in enumerate([3, 1, 2, 0]):
-        pull = sum((centroids[k] - v for v, y in zip(features, targets, strict=True) if y == k), torch.zeros(3))
-        torch.testing.assert_close(centroids.grad[k], (pull / 6 / (1 + images)).detach().double())
+        own = features[targets == k]
+        expected = (centroids[k].detach() - own).sum(0) / 6 / (1 + images)
+        torch.testing.assert_close(centroids.grad[k], expected)
+
+
+def test_the_objective_is_the_sum_of_its_parts(digits):
+    stage = recipe_of("oltr", digits, weight=0.5).stages[1]
+    head = MetaEmbeddingHead(LinearHead(4, 10))
+    head.place_centroids(torch.randn(20, 4), torch.arange(20) % 10)
+    network = nn.Module()
+    network.features, network.head = nn.Identity(), head
+    features, targets = torch.randn(6, 4, requires_grad=True), torch.arange(6)
+    assert isinstance(stage.objective, MetaEmbedding)
+    loss = stage.objective(network, (Batch(features, targets, targets),), Progress(0, 1))
+    classified = torch.nn.functional.cross_entropy(head(features), targets)
+    torch.testing.assert_close(loss, classified + 0.5 * centroid_loss(features, targets, head.centroids))
 
 
 def test_features_have_the_whole_gradient():

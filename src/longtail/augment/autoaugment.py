@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment import operations as op
-from longtail.augment.transforms import check_images, uniform
+from longtail.augment.transforms import check_pixels, uniform
 
 FILL = (128, 128, 128)
 """What comes in from outside."""
@@ -80,6 +80,8 @@ class AutoAugment:
     but for the rotation, and what comes from outside is mid-grey. Moved pixels are interpolated bilinearly; there a
     shear is bicubic, and shift and rotation take the nearest pixel. Pairs share a batch out evenly, as in
     `RandAugment`.
+
+    Source: github.com/DeepVoltaire/AutoAugment, autoaugment.py (pairs and strengths).
     """
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,9 +90,7 @@ class AutoAugment:
         Raises:
             ValueError: The images are not uint8.
         """
-        check_images(images, "AutoAugment")
-        if images.dtype != torch.uint8:
-            raise ValueError(f"AutoAugment: needs uint8 images, got {images.dtype}; put it before Normalize")
+        check_pixels(images, "AutoAugment")
         if not len(images):
             return images
         share = math.ceil(len(images) / len(POLICY))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longtail.augment import operations as op
-from longtail.augment.transforms import check_images, uniform
+from longtail.augment.transforms import check_pixels, uniform
 
 _TRANSLATE, _SHEAR, _ROTATE = 0.45, 0.3, math.radians(30)
 
@@ -81,9 +81,7 @@ class RandAugment:
         Raises:
             ValueError: The images are not uint8.
         """
-        check_images(images, "RandAugment")
-        if images.dtype != torch.uint8:
-            raise ValueError(f"RandAugment: needs uint8 images, got {images.dtype}; put it before Normalize")
+        check_pixels(images, "RandAugment")
         for _ in range(self.operations if len(images) else 0):
             changed = self._changed(images, generator)
             applied = uniform((len(images), 1, 1, 1), generator, images.device) < self.p

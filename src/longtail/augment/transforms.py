@@ -112,6 +112,13 @@ def check_images(images: Tensor, name: str) -> None:
         )
 
 
+def check_pixels(images: Tensor, name: str) -> None:
+    """Raise ValueError unless ``images`` is a batch of uint8 that the transform ``name`` can change."""
+    check_images(images, name)
+    if images.dtype != torch.uint8:
+        raise ValueError(f"{name}: needs uint8 images, got {images.dtype}; put it before Normalize")
+
+
 def uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
     """Draw from U[0, 1) on the generator's device and move the result to ``device`` without waiting for it."""
     return torch.rand(shape, generator=generator, device=generator.device).to(device, non_blocking=True)

@@ -40,29 +40,42 @@ SLOW = 0.1
 
 
 def centroid_loss(features: Tensor, targets: Tensor, centroids: Tensor, sample_weights: Tensor | None = None) -> Tensor:
-    """0.5 mean ||v - c_y||^2 + 0.01 max(0, 10 - mean_{k != y} ||v - c_k||^2).
+    """0.5 mean ||v - c_y||^2 + 0.01 max(0, 10 - mean_k ||v - c_k||^2 [k != y]).
 
-    As in the official code, the first part moves a centroid by its gradient over 1 + the class's images in the batch.
+    The second mean is over all images and classes, the own class counting as 0, as in the official code. No gradient of
+    the first part reaches the centroids; see `centroid_pull`.
 
     Args:
         features: v, (B, d).
         targets: Classes y, (B,), int64.
-        centroids: c, (C, d), C >= 2.
+        centroids: c, (C, d).
         sample_weights: Weight of each image, (B,); None for 1.
 
     Returns:
         Scalar.
+
+    Source: github.com/zhmiao/OpenLongTailRecognition-OLTR, loss/DiscCentroidsLoss.py.
     """
     v, c = upcast(features), upcast(centroids)
     weights = torch.ones_like(v[:, 0]) if sample_weights is None else sample_weights.to(v.dtype)
-    images = torch.zeros_like(c[:, 0]).index_add_(0, targets, weights)
-    pace = 1 / (1 + images).unsqueeze(1)
-    damped = pace * c + ((1 - pace) * c).detach()  # the value of c, with a part of its gradient
-    attract = 0.5 * ((v - damped[targets]).square().sum(1) * weights).sum() / weights.sum()
+    attract = 0.5 * ((v - c.detach()[targets]).square().sum(1) * weights).sum() / weights.sum()
     distances = squared_distances(v, c)
     others = distances.sum(1) - distances.gather(1, targets.unsqueeze(1)).squeeze(1)
-    repel = (MARGIN - (others * weights).sum() / (weights.sum() * (len(c) - 1))).clamp(min=0)
+    repel = (MARGIN - (others * weights).sum() / (weights.sum() * len(c))).clamp(min=0)
     return attract + REPEL * repel
+
+
+def centroid_pull(features: Tensor, targets: Tensor, centroids: Tensor, sample_weights: Tensor | None = None) -> Tensor:
+    """A scalar of value 0 whose gradient draws centroids to their images: that of the first part of `centroid_loss`.
+
+    It is divided by 1 + the images of the class in the batch. The official code computes this gradient itself and
+    leaves out the weight of the loss. Arguments are those of `centroid_loss`.
+    """
+    v, c = upcast(features).detach(), upcast(centroids)
+    weights = torch.ones_like(v[:, 0]) if sample_weights is None else sample_weights.to(v.dtype)
+    images = torch.zeros_like(c[:, 0]).index_add_(0, targets, weights)
+    pull = 0.5 * ((v - c[targets]).square().sum(1) * weights / (1 + images[targets])).sum() / weights.sum()
+    return pull - pull.detach()
 
 
 class MetaEmbedding(nn.Module):
@@ -70,7 +83,7 @@ class MetaEmbedding(nn.Module):
 
     Args:
         objective: The loss on the logits.
-        weight: Of the loss on the centroids.
+        weight: Of the loss on the centroids. As in the official code their attraction does not have it.
     """
 
     def __init__(self, objective: SupervisedObjective, weight: float) -> None:
@@ -86,7 +99,8 @@ class MetaEmbedding(nn.Module):
         loss = self.objective.loss(head(features), batches[0])
         targets, shares = batches[0].labels()
         stacked = features if shares is None else torch.cat([features, features])
-        return loss + self.weight * centroid_loss(stacked, targets, head.centroids, shares)
+        facts = (stacked, targets, head.centroids, shares)
+        return loss + self.weight * centroid_loss(*facts) + centroid_pull(*facts)
 
     def extra_repr(self) -> str:
         """Say the weight."""
