@@ -59,15 +59,48 @@ def test_without_made_images_it_is_the_plain_loss():
     assert torch.equal(objective(network, batches, Progress(0, 1)), plain(network, batches, Progress(0, 1)))
 
 
-def test_it_begins_late_and_mixes_no_more(digits):
-    early, late = recipe_of("ce+mixup+cam", digits).stages
-    assert isinstance(early.mixing, Mixup)
-    assert late.mixing is None
+def test_it_begins_late_and_goes_on_with_optimiser_and_schedule(digits):
+    early, late = recipe_of("ce+cam", digits).stages
     assert late.sampling == (ClassBalancedSampling(),)
     assert late.continues
     assert (early.epochs, late.epochs) == (24, 6)
     assert isinstance(late.objective, MovedForegrounds)
-    assert replace(early, mixing=None).objective.criterion.class_weights is None
+    assert early.objective.criterion.class_weights is None
+
+
+def test_with_mixup_it_is_the_best_combination_of_its_authors(digits):
+    early, late, last = recipe_of("ce+mixup+cam", digits).stages
+    assert isinstance(early.mixing, Mixup)
+    assert late.mixing is None, "mixing before the foregrounds are moved would leave none to move"
+    assert late.objective.mixing == early.mixing
+    assert last.mixing is None
+    assert last.sampling == (ClassBalancedSampling(),)
+    assert last.epochs == 3
+    assert last.optimizer.lr == early.optimizer.lr / 100
+    assert [last.schedule.factor(e) for e in range(3)] == [1, 0.1, 0.01]
+
+
+def test_the_end_without_mixing_can_be_left_out(digits):
+    assert len(recipe_of("ce+mixup+cam", digits, finetune=0.0).stages) == 2
+    with pytest.raises(longtail.UsageError, match=r"finetune is 2\.0"):
+        recipe_of("ce+mixup+cam", digits, finetune=2.0)
+
+
+def test_images_are_mixed_after_foregrounds_have_moved():
+    network = build_network("small", 3, 1).eval()
+    plain = SupervisedObjective(CrossEntropyLoss([9, 9, 9]))
+    objective = MovedForegrounds(plain, [1.0] * 3, Mixup(per_batch=True))
+    objective.prepare(network, network)
+    batch = Batch(torch.randn(6, 1, 8, 8), torch.arange(6) % 3, torch.arange(6))
+    torch.manual_seed(1)
+    loss = objective(network, (batch,), Progress(0, 1))
+    torch.manual_seed(1)
+    moved = replace(batch, images=objective.moved(batch))
+    mixed = Mixup(per_batch=True)(moved, torch.default_generator)
+    assert not torch.equal(moved.images, batch.images)
+    z = network(mixed.images)
+    first, second = (torch.nn.functional.cross_entropy(z, t) for t in (mixed.targets, mixed.mixed_targets))
+    torch.testing.assert_close(loss, mixed.lam[0] * first + (1 - mixed.lam[0]) * second)
 
 
 @pytest.mark.parametrize("name", ["ce+drw+cam", "cb-ce+cam", "ride+cam", "crt+cam", "ce+cmo+cam"])
