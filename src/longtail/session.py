@@ -71,7 +71,8 @@ def train(
         eval_every: Epochs between looks at the test set, for the record only; None: 20 looks a run, or fewer, so
             that they take a twentieth of the time at most.
         out: The run folder; None: under ``runs/``, named after the request.
-        resume: Go on in ``out``.
+        resume: Go on in ``out``, with the threads and the compilation that the run was begun with where these are
+            ``auto``.
         stage1: A finished run whose training equals the method's first stage; it is not trained again.
         teacher: A finished run on the same classes to learn from, for methods that do (`longtail methods`).
         download: Fetch the data set where it is missing.

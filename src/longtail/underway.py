@@ -71,6 +71,8 @@ class Session:
             runtime = settled or self._settle(network, device, threads, compile)
         else:  # as it was begun, on the device that this process was given
             runtime = replace(Runtime(**state["runtime"]), device=str(device))
+            if settled is None:
+                runtime = runtime.changed(threads, compile)
         with thread_count(runtime.threads), self.stop.on_signals():
             self.training = self.make_training(network, runtime)
             if state is not None:

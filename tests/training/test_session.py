@@ -80,6 +80,20 @@ def test_resuming_a_finished_run_returns_it(digits, plain_run, tmp_path):
     assert again.metrics == first.metrics
 
 
+def test_a_resumed_run_keeps_its_threads_unless_others_are_asked_for(digits, plain_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(longtail.folder, "SAVE_SECONDS", 0.0)
+    for threads, used in (("auto", 1), (2, 2), ("2", 2)):
+        out = tmp_path / f"{threads!r}"
+        with pytest.raises(RuntimeError, match="killed"):
+            longtail.train(digits, "ce", out=out, reporter=Crash(22), **plain_run)
+        with pytest.raises(UsageError, match="threads is 0"):
+            longtail.train(digits, "ce", out=out, resume=True, **{**plain_run, "threads": 0})
+        run = longtail.train(digits, "ce", out=out, resume=True, **{**plain_run, "threads": threads, "compile": "auto"})
+        assert run.metrics["threads"] == used
+        assert run.metrics["compile"] is False
+        assert [record["epoch"] for record in run.history] == [1, 2, 3]
+
+
 def test_nothing_to_resume(digits, plain_run, tmp_path):
     with pytest.raises(UsageError, match="holds no run to resume"):
         longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)

@@ -28,7 +28,7 @@ _MARGIN = 1.15
 
 @dataclass(frozen=True)
 class Runtime:
-    """Settled choices of a run; recorded, and taken over unchanged when the run is resumed.
+    """Settled choices of a run; recorded, and taken over when the run is resumed.
 
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -47,6 +47,21 @@ class Runtime:
         if self.precision == "bf16":
             return torch.autocast(torch.device(self.device).type, torch.bfloat16)
         return nullcontext()
+
+    def changed(self, threads: str | int, compile: str) -> Runtime:
+        """Return a copy with the threads and the compilation that are asked for; ``auto`` leaves them.
+
+        They change results by rounding only; the precision is a part of the request and stays.
+
+        Raises:
+            UsageError: A setting is none that `settle` knows.
+        """
+        check_asked(self.precision, threads, compile)
+        return replace(
+            self,
+            threads=self.threads if threads == "auto" else int(threads),
+            compile=self.compile if compile == "auto" else compile == "on",
+        )
 
     def asdict(self) -> dict[str, Any]:
         """Return the choices as plain values."""
