@@ -20,7 +20,7 @@ TAKES = {
     "ldam": ["drw", "drs", "cam", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
     **dict.fromkeys(["crt", "lws"], CLASSIFIER),
     **dict.fromkeys(["tau-norm", "ncm", "dive"], WEIGHTED),
-    "oltr": WEIGHTED,
+    **dict.fromkeys(["oltr", "fsa"], WEIGHTED),
     "mislas": ["h2t", "ssp", "post-hoc-la", "dev"],
     "gcl": ["h2t", "ssp", "dev"],
     "m2m": ["ssp", "dev"],

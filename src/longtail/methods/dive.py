@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -27,7 +26,7 @@ from longtail.methods.card import Card
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Network, Teacher, build_network
 from longtail.training.budget import Context
-from longtail.training.recipe import Recipe
+from longtail.training.recipe import Look, Recipe
 from longtail.types import Batch, Progress
 
 CARD = Card(
@@ -143,7 +142,7 @@ class DiVEObjective(nn.Module):
         if self.teacher is None:
             self.teacher = Teacher(copy.deepcopy(before))
 
-    def measure(self, look: Callable[[nn.Module], Tensor], targets: Tensor) -> None:
+    def measure(self, look: Look, targets: Tensor) -> None:
         """Choose temperature and power from the teacher's logits of the training set, where that was asked for."""
         if self.class_counts is not None:
             assert self.teacher is not None

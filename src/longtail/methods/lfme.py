@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -22,7 +21,7 @@ from longtail.networks import Network, Teacher, build_expert_network, build_netw
 from longtail.sampling import CyclicClassSampling, InstanceSampling
 from longtail.sampling.subset import SubsetSampling
 from longtail.training.budget import Context
-from longtail.training.recipe import Recipe, Stage
+from longtail.training.recipe import Look, Recipe, Stage
 from longtail.types import Batch, Progress
 
 CARD = Card(
@@ -142,7 +141,7 @@ class LearningFromExperts(nn.Module):
         """Take the experts of the stage before as teachers."""
         self.experts = Teacher(before)
 
-    def measure(self, look: Callable[[nn.Module], Tensor], targets: Tensor) -> None:
+    def measure(self, look: Look, targets: Tensor) -> None:
         """Rate the training images by the experts."""
         logits = look(self.experts).to(targets.device)
         expert = self.groups.int().argmax(0)[targets]  # the one that has the image's class

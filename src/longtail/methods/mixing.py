@@ -7,7 +7,7 @@ from dataclasses import replace
 from longtail.augment import Mixing
 from longtail.errors import UsageError
 from longtail.sampling import Sampling
-from longtail.training.recipe import Recipe
+from longtail.training.recipe import Recipe, Stage
 
 
 def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampling) -> Recipe:
@@ -25,14 +25,14 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
         UsageError: The recipe mixes images already, compares views of one image, makes images itself, or has several
             streams of its own where the mixing needs one.
     """
-    for stage in recipe.stages:
+    for stage in filter(_trains_features, recipe.stages):
         if stage.mixing is not None:
             raise UsageError(
                 f"+{modifier} does not fit a recipe that mixes images already (by {type(stage.mixing).__name__}, "
                 f"in stage {stage.name!r})",
                 fix="use one kind of mixing",
             )
-        if stage.dev and stage.trainable == "all":
+        if stage.dev:
             raise UsageError(
                 f"+{modifier} mixes images, but stage {stage.name!r} learns from a development set what each is worth",
                 fix=f"use +{modifier} on a method without development set",
@@ -50,10 +50,12 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
         if streams and len(stage.sampling) > 1:
             raise UsageError(f"+{modifier} adds an index stream, but stage {stage.name!r} has branches of its own")
     stages = tuple(
-        replace(stage, mixing=mixing, sampling=(*stage.sampling, *streams))
-        if stage.epochs and stage.trainable == "all"
-        else stage
+        replace(stage, mixing=mixing, sampling=(*stage.sampling, *streams)) if _trains_features(stage) else stage
         for stage in recipe.stages
     )
     first = f"{recipe.first_stage_of}+{modifier}" if recipe.first_stage_of else None
     return replace(recipe, stages=stages, first_stage_of=first)
+
+
+def _trains_features(stage: Stage) -> bool:
+    return bool(stage.epochs) and stage.trainable == "all"

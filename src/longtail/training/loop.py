@@ -156,9 +156,9 @@ class Training:
             self._stored = stored_features(self.network, self._images, self._plain, self.runtime)
         return self._stored
 
-    def _look(self, module: nn.Module) -> Tensor:
-        """Return what a module says of the training images, without augmentation."""
-        return network_logits(module, self._images, self._plain, self.runtime)
+    def _look(self, module: nn.Module | None = None) -> Tensor:
+        """Return what a module, or the network, says of the training images, without augmentation."""
+        return network_logits(self.network if module is None else module, self._images, self._plain, self.runtime)
 
     def _enter_structure(self, stage: Stage) -> Network:
         """Put the stage's network and head in place; return the network that was there, often the same."""

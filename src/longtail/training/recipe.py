@@ -49,16 +49,23 @@ class Prepared(Protocol):
         ...
 
 
+class Look(Protocol):
+    """Gives what a module says of all training images without augmentation, (N, C) or (E, N, C)."""
+
+    def __call__(self, module: nn.Module | None = None) -> Tensor:
+        """Ask a module, such as a teacher; None: the network that is about to train."""
+        ...
+
+
 @runtime_checkable
 class Measured(Protocol):
     """An objective that looks at the training set before its first step, such as to choose a temperature."""
 
-    def measure(self, look: Callable[[nn.Module], Tensor], targets: Tensor) -> None:
+    def measure(self, look: Look, targets: Tensor) -> None:
         """Keep in buffers what was found; called once, after `Prepared.prepare`, and not again when a run resumes.
 
         Args:
-            look: Gives what a module, such as a teacher, says of all training images without augmentation, (N, C) or
-                (E, N, C).
+            look: Asks a module, or the network, about all training images.
             targets: Classes of the training images, (N,).
         """
         ...

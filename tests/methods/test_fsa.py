@@ -1,0 +1,171 @@
+"""Feature space augmentation: which classes, which positions, which partners, and the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from recipes import recipe_of
+from safetensors.torch import load_file
+
+import longtail
+from longtail import folder
+from longtail.data import long_tail_counts
+from longtail.losses import CrossEntropyLoss
+from longtail.methods.fsa import FeatureSpaceAugmentation, activation_maps, fuse, head_and_tail
+from longtail.networks import build_network
+from longtail.sampling.subset import SubsetSampling
+from longtail.types import Batch, Progress
+from reporters import Crash
+
+
+def test_the_head_has_at_most_nine_tenths_of_the_images():
+    counts = tuple(long_tail_counts(500, 100, 100))
+    head, tail = head_and_tail(counts)
+    assert sorted(head + tail) == list(range(100))
+    assert sum(counts[c] for c in head) <= 0.9 * sum(counts) < sum(counts[c] for c in head) + counts[tail[0]]
+    assert min(counts[c] for c in head) >= max(counts[c] for c in tail)
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "head", "tail"),
+    [
+        ((10, 10, 10), 0.9, (0, 1), (2,)),
+        ((10, 10, 10), 1.0, (0, 1), (2,)),
+        ((10, 10, 10), 0.0, (0,), (1, 2)),
+        ((1, 999), 0.9, (1,), (0,)),
+        ((0, 5, 50, 0, 3), 0.9, (2,), (1, 4)),
+    ],
+)
+def test_both_groups_have_a_class_with_images(counts, share, head, tail):
+    assert head_and_tail(counts, share) == (head, tail)
+
+
+def test_one_class_with_images_is_too_few():
+    with pytest.raises(longtail.UsageError, match="two classes with images"):
+        head_and_tail((0, 7, 0))
+
+
+def test_maps_show_what_speaks_for_the_class_from_0_to_1():
+    torch.manual_seed(0)
+    maps, weights = torch.randn(4, 5, 3, 2), torch.randn(4, 5)
+    maps[3] = 1.0  # the same everywhere
+    got = activation_maps(maps, weights).double().numpy()
+    for f, w, cam in zip(maps.double().numpy(), weights.double().numpy(), got, strict=True):
+        slow = np.maximum((w[:, None, None] * f).sum(0), 0)
+        spread = slow.max() - slow.min()
+        np.testing.assert_allclose(cam, (slow - slow.min()) / (spread if spread > 1e-9 else 1), atol=1e-6)
+    assert not got[3].any()
+
+
+def test_fused_features_take_each_position_from_one_of_the_two():
+    torch.manual_seed(0)
+    tail, head = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 3, 4, 5)
+    specific, generic, taken = torch.rand(2, 4, 5) > 0.3, torch.rand(2, 6, 4, 5) > 0.3, torch.rand(2, 6, 4, 5) > 0.5
+    got = fuse(tail, specific, head, generic, taken).double().numpy()
+    slow = np.zeros((2, 6, 3))
+    for i, n, y, x in np.ndindex(2, 6, 4, 5):
+        if taken[i, n, y, x]:
+            slow[i, n] += tail[i, :, y, x].double().numpy() * bool(specific[i, y, x])
+        else:
+            slow[i, n] += head[i, n, :, y, x].double().numpy() * bool(generic[i, n, y, x])
+    np.testing.assert_allclose(got, slow / 20, atol=1e-6)
+
+
+def objective(**options: float) -> FeatureSpaceAugmentation:
+    made = FeatureSpaceAugmentation(CrossEntropyLoss([9, 8, 7, 2, 1]), (0, 1, 2), 5, **options)
+    scores = torch.eye(5) * 5  # class 3 is taken for 1, then 0, then 4, then 2; class 4 for 2
+    scores[3] = torch.tensor([2.0, 3, 0, 5, 1])
+    scores[4] = torch.tensor([0.0, 0, 3, 1, 5])
+    made.measure(lambda module=None: scores.repeat(2, 1), torch.arange(5).repeat(2))
+    return made
+
+
+def test_confusing_classes_are_of_the_head_and_by_the_mean_softmax():
+    order = objective().order
+    assert [int(order[3, c]) for c in (1, 0, 2)] == [0, 1, 2]
+    assert int(order[4, 2]) == 0
+    assert all(order[c, other] > order[c, 0:3].min() for c in (3, 4) for other in (3, 4)), "the tail comes last"
+    assert int(order[0, 0]) == 2, "no class is confused with itself"
+
+
+def test_partners_are_of_the_confusing_classes_and_then_of_the_next():
+    torch.manual_seed(0)
+    tail, head = torch.tensor([3, 4]), torch.tensor([0, 0, 1, 1, 2, 2])
+    for _ in range(20):
+        drawn = head[objective(confusing=1, fused=2).partners(tail, head)]
+        assert drawn.tolist() == [[1, 1], [2, 2]]
+    more = {tuple(sorted(head[objective(confusing=2, fused=3).partners(tail, head)][0].tolist())) for _ in range(40)}
+    assert more == {(0, 0, 1), (0, 1, 1)}
+    assert head[objective(confusing=1, fused=5).partners(tail, head)][0].tolist()[:2] == [1, 1], "then class 0"
+    assert sorted(head[objective(confusing=1, fused=4).partners(tail, head)][0].tolist()) == [0, 0, 1, 1]
+    assert objective(fused=9).partners(tail, head).shape == (2, 6), "no more than there are"
+
+
+def batches() -> tuple[Batch, Batch]:
+    torch.manual_seed(2)
+    rare, often = torch.tensor([3, 4, 3]), torch.tensor([0, 1, 2, 0])
+    return tuple(Batch(torch.randn(len(y), 1, 8, 8), y, torch.arange(len(y))) for y in (rare, often))
+
+
+def test_the_loss_is_half_of_the_rare_and_half_of_the_frequent():
+    network, made = build_network("small", 5, 1).eval(), objective(fused=2)
+    tail, head = batches()
+    torch.manual_seed(3)
+    loss = made(network, (tail, head), Progress(0, 1))
+    torch.manual_seed(3)
+    real, fused, frequent = made.features(network, tail, head)
+    torch.testing.assert_close(real, network.features(tail.images))
+    torch.testing.assert_close(frequent, network.features(head.images))
+    assert fused.shape == (3, 2, network.num_features)
+    rows = [(f, y) for f, y in zip(real, tail.targets, strict=True)]
+    rows += [(f, y) for several, y in zip(fused, tail.targets, strict=True) for f in several]
+
+    def mean(pairs) -> float:
+        return float(np.mean([-network.head(f).double().log_softmax(0)[y].item() for f, y in pairs]))
+
+    expected = 0.5 * mean(rows) + 0.5 * mean(list(zip(frequent, head.targets, strict=True)))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert network.head.weight.grad.any()
+    assert all(p.grad is None for p in network.backbone.parameters())
+
+
+def test_without_thresholds_and_partners_pooling_is_what_remains():
+    """t_s below every activation and t_g at 0: what is not taken from the tail image is 0."""
+    network, made = build_network("small", 5, 1).eval(), objective(specific=-1.0, generic=0.0)
+    tail, head = batches()
+    maps = network.backbone.feature_map(tail.images)
+    assert (maps >= 0).all(), "after a ReLU"
+    _, fused, _ = made.features(network, tail, head)
+    assert (fused <= maps.mean((2, 3)).unsqueeze(1) + 1e-6).all()
+    assert (fused >= 0).all()
+
+
+def test_the_second_stage_sees_rare_and_frequent_images_alike(digits):
+    first, second = recipe_of("fsa", digits).stages
+    head, tail = head_and_tail(digits.class_counts)
+    images = sum(digits.class_counts)
+    assert second.sampling == (SubsetSampling(tail, images), SubsetSampling(head, images))
+    assert (second.trainable, second.batch_norm, second.cached_features) == ("head", "eval", False)
+    assert {second.schedule.factor(e) for e in range(40)} == {1.0}
+    assert first.name == "features"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"fused": 0}, {"confusing": 0}, {"specific": 1.5}, {"generic": -0.1}, {"head_share": 2.0}]
+)
+def test_numbers_out_of_range_are_refused(bad, digits):
+    with pytest.raises(longtail.UsageError, match="fsa: "):
+        recipe_of("fsa", digits, **bad)
+
+
+def test_a_run_killed_in_the_second_stage_goes_on_to_the_same_bits(digits, plain_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
+    options = {**plain_run, "epochs": 1, "stage2_epochs": 3}
+    whole = longtail.train(digits, "fsa", out=tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="killed"):
+        longtail.train(digits, "fsa", out=tmp_path / "killed", reporter=Crash(28), **options)
+    again = longtail.train(digits, "fsa", out=tmp_path / "killed", resume=True, **options)
+    ours, theirs = (load_file(run.path / "model.safetensors") for run in (whole, again))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
