@@ -24,6 +24,7 @@ TAKES = {
     "mislas": ["h2t", "ssp", "post-hoc-la", "dev"],
     "gcl": ["h2t", "ssp", "dev"],
     "m2m": ["ssp", "dev"],
+    "mbj": ["ssp", "post-hoc-la", "dev"],
     "independent-experts": ["ssp", "dev"],
     "ride": ["mixup", "cutmix", "remix", "cmo", "h2t", "ssp", "ea", "dev"],
     "ssd": ["mixup", "cutmix", "remix", "cmo", "ssp", "dev"],

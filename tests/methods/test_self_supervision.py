@@ -8,9 +8,9 @@ from torch import nn
 
 import longtail
 from longtail.losses import cross_entropy_loss
+from longtail.methods.feature_queue import FeatureQueue
 from longtail.methods.self_supervision import (
     InstanceDiscrimination,
-    KeyQueue,
     MomentumEncoder,
     PretextHead,
     RotationPrediction,
@@ -66,9 +66,9 @@ def test_keys_are_not_of_the_querys_batch_statistics():
 
 
 def test_the_queue_is_first_in_first_out_for_any_batch():
-    queue = KeyQueue(5, 2)
+    queue = FeatureQueue(5, 2)
     assert queue.targets.tolist() == [-1] * 5
-    torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(queue.features.norm(dim=1), torch.ones(5))
     history = []
     for size in (2, 2, 3, 1, 4):
         targets = torch.arange(len(history), len(history) + size)
@@ -76,7 +76,7 @@ def test_the_queue_is_first_in_first_out_for_any_batch():
         history += targets.tolist()
         latest = sorted(history[-5:])
         assert sorted(t for t in queue.targets.tolist() if t >= 0) == latest
-        assert all(k == t for t, (k, _) in zip(queue.targets.tolist(), queue.keys.tolist(), strict=True) if t >= 0)
+        assert all(k == t for t, (k, _) in zip(queue.targets.tolist(), queue.features.tolist(), strict=True) if t >= 0)
     queue.push(torch.arange(7.0)[:, None].expand(-1, 2), torch.arange(7))  # more than it holds
     assert sorted(queue.targets.tolist()) == [2, 3, 4, 5, 6]
 
@@ -92,8 +92,8 @@ def test_loss_and_queue_of_two_steps_by_hand(own_class):
     keys_then = embed(network, two.images).detach()
     objective(network, (one, two), PROGRESS)
     assert objective.queue.targets.tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
-    torch.testing.assert_close(objective.queue.keys[:4], keys_then)
-    queue, labels = objective.queue.keys.clone(), objective.queue.targets.tolist()
+    torch.testing.assert_close(objective.queue.features[:4], keys_then)
+    queue, labels = objective.queue.features.clone(), objective.queue.targets.tolist()
     with torch.no_grad():
         for parameter in network.backbone.parameters():
             parameter.mul_(1.1)

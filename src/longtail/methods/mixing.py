@@ -44,7 +44,7 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
             )
         if not getattr(stage.objective, "takes_mixed", True):
             raise UsageError(
-                f"+{modifier} mixes images, and stage {stage.name!r} makes images of one class out of another's",
+                f"+{modifier} mixes images, and stage {stage.name!r} needs images of one class each",
                 fix=f"use +{modifier} on another method",
             )
         if streams and len(stage.sampling) > 1:

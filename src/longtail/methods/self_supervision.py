@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from longtail.augment import ColorJitter, Compose, Grey, Sometimes, quarter_turns
 from longtail.errors import UsageError
 from longtail.losses import cross_entropy_loss, instance_discrimination_loss
+from longtail.methods.feature_queue import FeatureQueue
 from longtail.networks import LinearHead, Network
 from longtail.training.budget import Context
 from longtail.training.world import gather_over_processes
@@ -106,38 +107,6 @@ class MomentumEncoder(nn.Module):
         return torch.empty_like(keys).index_copy_(0, order, keys)
 
 
-class KeyQueue(nn.Module):
-    """The latest K keys and their classes; first in, first out. All of it is state.
-
-    It begins with random keys of no class (-1), which is nobody's own.
-
-    Args:
-        size: K.
-        width: Length d of a key.
-    """
-
-    keys: Tensor
-    targets: Tensor
-    position: Tensor
-
-    def __init__(self, size: int, width: int = _WIDTH) -> None:
-        super().__init__()
-        drawn = torch.randn(size, width, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("keys", F.normalize(drawn, dim=1))
-        self.register_buffer("targets", torch.full((size,), -1))
-        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
-
-    @torch.no_grad()
-    def push(self, keys: Tensor, targets: Tensor) -> None:
-        """Put keys (B, d) and their classes (B,) in the place of the oldest; of more than K the last K stay."""
-        size = len(self.targets)
-        keys, targets = keys[-size:], targets[-size:]
-        slots = (self.position + torch.arange(len(targets), device=self.position.device)) % size
-        self.keys.index_copy_(0, slots, keys.to(self.keys.dtype))
-        self.targets.index_copy_(0, slots, targets)
-        self.position.copy_((self.position + len(targets)) % size)
-
-
 class RotationPrediction(nn.Module):
     """Cross-entropy of telling by which of four angles an image was turned (Gidaris et al., RotNet, ICLR 2018).
 
@@ -173,7 +142,7 @@ class InstanceDiscrimination(nn.Module):
         self, queue: int, *, own_class: Form = "formula", temperature: float = 0.2, momentum: float = 0.999
     ) -> None:
         super().__init__()
-        self.queue = KeyQueue(queue)
+        self.queue = FeatureQueue(queue, _WIDTH)
         self.encoder: MomentumEncoder | None = None
         self.own_class = own_class
         self.temperature = temperature
@@ -195,7 +164,7 @@ class InstanceDiscrimination(nn.Module):
         self.encoder.follow(network)
         keys = self.encoder(view.images)
         # A copy, since the queue changes before the backward pass.
-        others = self.queue.keys.clone()
+        others = self.queue.features.clone()
         own = batch.targets[:, None] == self.queue.targets if self.own_class == "code" else None
         loss = instance_discrimination_loss(queries, keys, others, self.temperature, own).mean()
         self.queue.push(gather_over_processes(keys), gather_over_processes(batch.targets))
