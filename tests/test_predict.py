@@ -53,6 +53,21 @@ def test_a_prior_shifts_answers(photo_run, loaded):
     np.testing.assert_allclose(shifted[:, 1:], odds / odds.sum(1, keepdims=True), rtol=1e-4)
 
 
+def test_answers_that_match_a_prior_are_of_all_files_together(photo_run, loaded, monkeypatch):
+    monkeypatch.setattr(predict, "_BATCH", 3)
+    source = Path(photo_run.config.source)
+    files, prior = [source / file.path for file in loaded.origin.files["test"]], np.array([1.0, 2.0, 5.0])
+    answers, _ = predict_files(photo_run, files, top_k=3, prior=prior, match=True)
+    names = photo_run.task.class_names
+    table = np.array([[dict(zip(a.classes, a.confidences, strict=True))[name] for name in names] for a in answers])
+    np.testing.assert_allclose(table.mean(0), prior / 8, atol=1e-5)
+    np.testing.assert_allclose(photo_run.predict_proba(loaded.test.images, prior, match=True), table, atol=1e-5)
+    with pytest.raises(UsageError, match="match needs a prior"):
+        predict_files(photo_run, files, match=True)
+    with pytest.raises(ValueError, match="match needs a prior"):
+        photo_run.predict_proba(loaded.test.images, match=True)
+
+
 def test_every_bad_file_is_named_and_skipped(photo_run, tmp_path):
     folder = tmp_path / "new"
     (folder / "deep" / "er").mkdir(parents=True)
@@ -83,6 +98,7 @@ def test_every_bad_file_is_named_and_skipped(photo_run, tmp_path):
 
 def test_nothing_at_all_is_no_error(photo_run, tmp_path):
     assert predict_files(photo_run, [tmp_path]) == ([], [])
+    assert predict_files(photo_run, [tmp_path], prior=np.ones(3), match=True) == ([], [])
     images, problems = read_images(photo_run.task, [tmp_path])
     assert (images.shape, problems) == ((0, 3, 20, 20), [])
 

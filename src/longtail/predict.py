@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -25,6 +25,9 @@ from longtail.training.inference import network_logits
 from longtail.training.runtime import Runtime, pick_device
 
 Floats = NDArray[np.float64]
+
+Said = tuple[list[Path], NDArray[np.float32]]
+"""Paths of a batch of images, and their logits (B, C)."""
 
 _BATCH = 256
 
@@ -50,6 +53,7 @@ def predict_files(
     *,
     top_k: int = 1,
     prior: Floats | None = None,
+    match: bool = False,
     device: str = "auto",
     tell: Tell | None = None,
 ) -> tuple[list[Answer], list[Problem]]:
@@ -60,6 +64,8 @@ def predict_files(
         images: Files and folders; folders are searched to any depth, in sorted order.
         top_k: Classes in each answer, cut to the number of classes.
         prior: How frequent the classes are where the images come from, (C,); None: as the model has it.
+        match: Make the answers to all images together as frequent as the prior, see `Posterior.matched`. Their logits
+            are in memory together.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         tell: Hears of progress.
 
@@ -67,11 +73,14 @@ def predict_files(
         One answer for each file that can be read, in order, and what was wrong with the others.
 
     Raises:
-        UsageError: ``top_k`` is below 1, or the run was not trained on square images of one or three channels.
+        UsageError: ``top_k`` is below 1, there is no prior to match, or the run was not trained on square images of one
+            or three channels.
         LongtailError: The run is not finished or damaged, or a prior is given and there is nothing to fit it to.
     """
     if top_k < 1:
         raise UsageError(f"top_k is {top_k}; it must be at least 1")
+    if match and prior is None:
+        raise UsageError("match needs a prior that the answers are to match", fix="--prior FILE, balanced or train")
     posterior = run.posterior
     if prior is not None and not posterior.held_out:
         raise LongtailError(
@@ -80,19 +89,30 @@ def predict_files(
         )
     problems: list[Problem] = []
     paths = find_files(images, problems)
-    target = pick_device(device)
-    teacher, plain = run.teacher().to(target), run.task.plain_transforms()
-    runtime = Runtime(str(target), threads=torch.get_num_threads())
+    said = _said(run, _readable(paths, run.task, problems, tell or _tell_nobody), pick_device(device))
     answers: list[Answer] = []
-    decoded = _readable(paths, run.task, problems, tell or _tell_nobody)
+    wanted = prior if match else None
+    for names, logits in said if wanted is None else _together(said):
+        found = posterior.probabilities(logits, prior) if wanted is None else posterior.matched(logits, wanted)
+        answers += [_answer(path, row, run.task.class_names, top_k) for path, row in zip(names, found, strict=True)]
+    return answers, problems
+
+
+def _said(run: Run, decoded: Iterator[tuple[Path, Pixels]], device: torch.device) -> Iterator[Said]:
+    """Yield what the run says of images, batch by batch."""
+    teacher, plain = run.teacher().to(device), run.task.plain_transforms()
+    runtime = Runtime(str(device), threads=torch.get_num_threads())
     while batch := list(islice(decoded, _BATCH)):
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
-        logits = network_logits(teacher, pixels, plain, runtime).cpu().numpy()
-        found = posterior.probabilities(logits, prior)
-        answers += [
-            _answer(path, row, run.task.class_names, top_k) for (path, _), row in zip(batch, found, strict=True)
-        ]
-    return answers, problems
+        yield [path for path, _ in batch], network_logits(teacher, pixels, plain, runtime).cpu().numpy()
+
+
+def _together(said: Iterable[Said]) -> list[Said]:
+    """Return all batches as one; none where there is none."""
+    batches = list(said)
+    if not batches:
+        return []
+    return [([path for paths, _ in batches for path in paths], np.concatenate([logits for _, logits in batches]))]
 
 
 def _answer(path: Path, probabilities: Floats, names: Sequence[str], top_k: int) -> Answer:

@@ -180,18 +180,23 @@ class Run:
             raise LongtailError(f"{self.path / LOGITS_NAME} does not fit its run: {error}") from error
 
     def predict_proba(
-        self, images: np.ndarray[Any, Any] | Tensor, prior: ArrayLike | None = None
+        self, images: np.ndarray[Any, Any] | Tensor, prior: ArrayLike | None = None, *, match: bool = False
     ) -> np.ndarray[Any, Any]:
         """Return the calibrated class probabilities of images, (N, C), float32.
 
         Args:
             images: See `logits`.
             prior: How frequent the classes are where the images come from, (C,); None: as the model has it.
+            match: Make the mean over these images the prior, see `Posterior.matched`; for hundreds of images or more.
 
         Raises:
-            ValueError: The images or the prior have another type or shape.
+            ValueError: The images or the prior have another type or shape, or there is no prior to match.
         """
-        return self.posterior.probabilities(self.logits(images), prior).astype(np.float32)
+        if not match:
+            return self.posterior.probabilities(self.logits(images), prior).astype(np.float32)
+        if prior is None:
+            raise ValueError("predict_proba: match needs a prior")
+        return self.posterior.matched(self.logits(images), prior).astype(np.float32)
 
 
 def load(path: str | Path) -> Run:

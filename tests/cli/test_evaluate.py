@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail.cli.evaluate import class_prior, expected_accuracy
+from longtail.cli.evaluate import class_prior, expected_accuracy, read_logits
 from longtail.errors import UsageError
 
 
@@ -45,6 +45,22 @@ def test_expected_accuracy_against_a_loop(longtail, finished):
     weights = [10 ** (-i / 9) for i in range(10)]
     assert said.json["expected_top1"] == pytest.approx(np.dot(weights, accuracy) / sum(weights))
     assert said.json["test_imbalance"] == 10
+
+
+def test_a_run_that_is_told_the_prior(longtail, finished):
+    from longtail import load
+
+    said = longtail("evaluate", str(finished), "--json", "--distribution", "backward").json
+    run, prior = load(finished), class_prior(said["class_counts"], "backward", 50)
+    logits, targets = read_logits(finished)
+    right = run.posterior.probabilities(logits, prior).argmax(1) == targets
+    by_class = [100 * right[targets == c].mean() for c in range(10)]
+    assert said["told"]["prior"] == pytest.approx(np.dot(prior, by_class))
+    assert said["told"]["prior"] > said["expected_top1"] + 10, "plain cross-entropy, tail classes in front"
+    weights = (prior / np.bincount(targets))[targets]
+    matched = run.posterior.matched(logits, prior, weights)
+    np.testing.assert_allclose(weights @ matched, prior, atol=1e-5)
+    assert said["told"]["match"] == pytest.approx(100 * weights @ (matched.argmax(1) == targets))
 
 
 def test_table_for_people(longtail, finished):

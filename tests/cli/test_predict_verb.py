@@ -76,6 +76,15 @@ def test_priors(longtail, finished, pictures, tmp_path):
         sure[prior] = [dict(zip(p["classes"], p["confidences"], strict=True))["9"] for p in document["predictions"]]
     # Of 9 there are 2 training images of 331.
     assert all(balanced > train for balanced, train in zip(sure["balanced"], sure["train"], strict=True))
+    words = ["predict", str(finished), str(pictures), "--json", "--quiet", "--top-k", "10"]
+    document = longtail(*words, "--prior", "balanced", "--match").json
+    assert document["match"] is True
+    total = {str(digit): 0.0 for digit in range(10)}
+    for p in document["predictions"]:
+        for name, sure_of in zip(p["classes"], p["confidences"], strict=True):
+            total[name] += sure_of / len(document["predictions"])
+    assert total == {name: pytest.approx(0.1, abs=1e-5) for name in total}
+    assert longtail(*words, "--match").status == 2
     wrong = longtail("predict", str(finished), str(pictures), "--prior", "nowhere.csv")
     assert wrong.status == 1
     assert "the prior nowhere.csv cannot be read" in wrong.err

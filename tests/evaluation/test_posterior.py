@@ -79,10 +79,56 @@ def test_only_the_ratios_of_a_prior_matter(prior, factor):
     np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-12)
 
 
+@pytest.mark.parametrize("prior", [[1, 1, 1, 1, 1], COUNTS, [0.5, 0, 0.2, 0.1, 0.2]])
+def test_matched_answers_are_as_frequent_as_the_prior_says(prior):
+    logits, _ = world(COUNTS, 400, temperature=1.0, tau=1.0)
+    found = Posterior(COUNTS, 1.3, 0.4)
+    answers = found.matched(logits, prior)
+    np.testing.assert_allclose(answers.mean(0), np.array(prior) / sum(prior), atol=2e-6)
+    np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-12)
+    # Entropic transport: the plan is exp(z / T) up to a factor for each image and one for each class.
+    kernel = np.exp(logits / 1.3)
+    inside = np.array(prior) > 0
+    factors = (answers / kernel)[:, inside]
+    np.testing.assert_allclose(factors / factors[:, :1], np.tile(factors[0] / factors[0, 0], (400, 1)), rtol=1e-8)
+
+
+def test_matching_mends_a_reference_that_is_wrong():
+    """A model that never heard of the last class's rarity, told that classes are even among these images."""
+    logits, targets = world([1, 1, 1, 1, 1], 4000, temperature=1.0, tau=0.0)
+    skewed = logits + np.array([0, 0, 0, 0, -4.0])
+    found = Posterior(COUNTS, 1.0, 0.0)
+    right = [
+        (p.argmax(1) == targets).mean() for p in (found.probabilities(skewed, [1] * 5), found.matched(skewed, [1] * 5))
+    ]
+    assert right[1] > right[0] + 0.05
+    assert right[1] == pytest.approx((logits.argmax(1) == targets).mean(), abs=0.01)
+
+
+def test_images_count_as_often_as_they_are_said_to():
+    logits, _ = world(COUNTS, 60, temperature=1.0, tau=1.0)
+    found = Posterior(COUNTS)
+    times = np.arange(60) % 3
+    repeated = found.matched(np.repeat(logits, times, axis=0), [1] * 5)
+    np.testing.assert_allclose(np.repeat(found.matched(logits, [1] * 5, times), times, axis=0), repeated, atol=1e-6)
+
+
+def test_matching_classes_that_the_model_never_gives_and_no_images():
+    logits, _ = world(COUNTS, 50, temperature=1.0, tau=1.0)
+    logits[:, 2] = -np.inf
+    answers = Posterior(COUNTS).matched(logits, [1] * 5)
+    assert np.isfinite(answers).all()
+    assert (answers[:, 2] == 0).all()
+    assert Posterior(COUNTS).matched(np.zeros((0, 5)), [1] * 5).shape == (0, 5)
+    sure = Posterior(COUNTS).matched(np.array([[0.0, 0, 0, 0, 5000]]), [1, 1, 1, 1, 0])
+    np.testing.assert_allclose(sure, [[0.25, 0.25, 0.25, 0.25, 0]])
+
+
 @pytest.mark.parametrize("prior", [[1, 2], [0] * 5, [1, 1, 1, 1, -1], [1, 1, 1, 1, math.nan], [[1] * 5]])
 def test_priors_that_are_none(prior):
-    with pytest.raises(ValueError, match="prior: needs 5 numbers"):
-        Posterior(COUNTS).probabilities(np.zeros((1, 5)), prior)
+    for answer in (Posterior(COUNTS).probabilities, Posterior(COUNTS).matched):
+        with pytest.raises(ValueError, match="prior: needs 5 numbers"):
+            answer(np.zeros((1, 5)), prior)
 
 
 def test_a_handful_of_images_decides_little():

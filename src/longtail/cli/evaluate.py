@@ -30,7 +30,7 @@ class Evaluate:
 
     Another distribution asks: what if the classes were as unequal at test time? The expected accuracy weighs the
     accuracy of each class by an exponential prior, with the head classes of training in front (forward) or the tail
-    classes (backward).
+    classes (backward); also if the run is told so, as by longtail predict --prior and --match.
     """
 
     run: Positional[str]
@@ -98,6 +98,7 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "distribution": arguments.distribution,
         "test_imbalance": 1.0 if arguments.distribution == "balanced" else arguments.test_imbalance,
         "expected_top1": expected_accuracy(scores["per_class"], prior),
+        "told": told(logits, targets, task.class_counts, prior),
         "class_counts": list(task.class_counts),
         "class_names": list(task.class_names),
         **comparison,
@@ -138,6 +139,22 @@ def calibrated(logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequen
 
     found, gain = fit_posterior(logits, targets, class_counts), calibration_gain(logits, targets, class_counts)
     return {"temperature": found.temperature, "tau": found.tau, "ece": None if gain is None else 100 * gain[1]}
+
+
+def told(
+    logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequence[int], prior: NDArray[np.float64]
+) -> dict[str, float]:
+    """Return the expected accuracy, in percent, of a run that is told how frequent the classes are.
+
+    ``prior``: as `longtail predict --prior` does; ``match``: with ``--match`` too. Temperature and prior strength, two
+    numbers, are fitted on the same images.
+    """
+    from longtail.evaluation import fit_posterior
+
+    posterior, images = fit_posterior(logits, targets, class_counts), np.bincount(targets, minlength=len(prior))
+    weights = (prior / np.maximum(images, 1))[targets]
+    answers = {"prior": posterior.probabilities(logits, prior), "match": posterior.matched(logits, prior, weights)}
+    return {name: 100 * float(weights @ (p.argmax(1) == targets) / weights.sum()) for name, p in answers.items()}
 
 
 def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArray[Any]]:
@@ -215,6 +232,8 @@ def _show(report: dict[str, Any]) -> None:
     if report["distribution"] != "balanced":
         title = f"top-1, {report['distribution']} test set, imbalance {report['test_imbalance']:g}"
         summary.add_row(title, percent(report["expected_top1"]))
+    for name, how in (("prior", "told how frequent classes are"), ("match", "and with answers to match")):
+        summary.add_row(how, percent(report["told"][name]))
     say_table(summary)
     classes = Table(box=SIMPLE)
     for title in ("class", "training images", "accuracy"):

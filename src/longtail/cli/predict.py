@@ -46,6 +46,8 @@ class Predict:
     """Number of classes to name, the likeliest first"""
     prior: Unset[str] = None
     """How frequent the classes are there: a file (class,probability as CSV, or JSON), or balanced, or train"""
+    match: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Make the answers to all images together as frequent as --prior says; for hundreds of images or more"""
     out: Unset[str] = None
     """Write to this .csv or .json file (default: CSV on stdout)"""
     device: str = "auto"
@@ -67,7 +69,13 @@ def run(words: Sequence[str]) -> int:
     prior = _prior(arguments.prior, loaded)
     with telling(quiet=arguments.quiet) as tell:
         answers, problems = predict_files(
-            loaded, arguments.images, top_k=arguments.top_k, prior=prior, device=arguments.device, tell=tell
+            loaded,
+            arguments.images,
+            top_k=arguments.top_k,
+            prior=prior,
+            match=arguments.match,
+            device=arguments.device,
+            tell=tell,
         )
     if not answers and not problems:
         raise LongtailError(f"there is no file in {', '.join(arguments.images)}", fix="name files, or folders of them")
@@ -85,6 +93,8 @@ def _check(arguments: Predict) -> None:
         raise UsageError("no images are given", fix="longtail predict RUN IMAGES...; files or folders")
     if arguments.top_k < 1:
         raise UsageError(f"--top-k is {arguments.top_k}; it must be at least 1")
+    if arguments.match and arguments.prior is None:
+        raise UsageError("--match needs --prior, which says what the answers are to match", fix="--prior balanced")
     if arguments.out is not None:
         out = Path(arguments.out)
         if out.suffix.lower() not in _SUFFIXES:
@@ -145,6 +155,7 @@ def _document(
     return {
         "run": arguments.run,
         "prior": arguments.prior,
+        "match": arguments.match,
         "temperature": posterior.temperature,
         "held_out": posterior.held_out,
         "predictions": [asdict(answer) for answer in answers],

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 _MOST_NUMBERS = 8_000_000  # logits that a fit looks at; two parameters need no more
 _FOLDS = 5
+_SINKHORN_STEPS, _SINKHORN_ERROR = 300, 1e-6
 _LEAST_IMAGES = 20  # below this, held-out parts of held-out images say nothing
 
 
@@ -60,16 +61,52 @@ class Posterior:
         """
         scores = np.asarray(logits, dtype=np.float64) / self.temperature
         if prior is not None:
-            wanted = np.asarray(prior, dtype=np.float64)
-            if wanted.shape != (len(self.class_counts),) or not (
-                np.isfinite(wanted).all() and wanted.min() >= 0 and wanted.max() > 0
-            ):
-                raise ValueError(
-                    f"prior: needs {len(self.class_counts)} numbers, none negative and one above 0, got {prior!r}"
-                )
             with np.errstate(divide="ignore"):
-                scores = scores + np.log(wanted / wanted.sum()) - np.log(self.reference)
+                scores = scores + np.log(self._shares(prior)) - np.log(self.reference)
         return softmax(scores)
+
+    def matched(self, logits: ArrayLike, prior: ArrayLike, image_weights: ArrayLike | None = None) -> Floats:
+        """Return the class probabilities, (N, C), whose mean over all images is the prior.
+
+        ``p(c | x) ~ exp(z_c / T) b_c``, with b_c such that mean_x p(c | x) = prior_c: entropic optimal transport from
+        the images to the classes (Post-OT; Jin, Lang and Lei, IJCV 2023), by Sinkhorn's iteration. Where
+        `probabilities` trusts the reference to say how frequent the model takes a class to be, this looks at the images
+        themselves. It needs enough of them to tell, and a class that the model gives no image stays without.
+
+        Args:
+            logits: What the model says of all images that the prior is about, (N, C).
+            prior: How frequent the classes are among them, (C,), in any unit.
+            image_weights: How often each image counts, (N,); None: once.
+
+        Raises:
+            ValueError: The prior is not one number for each class, none negative and one above 0.
+        """
+        wanted = self._shares(prior)
+        scores = np.asarray(logits, dtype=np.float64) / self.temperature
+        found = softmax(np.where(wanted > 0, scores, -np.inf))
+        if len(found) == 0:
+            return found
+        weights = np.ones(len(found)) if image_weights is None else np.asarray(image_weights, dtype=np.float64)
+        factors = np.ones(len(wanted))
+        for _ in range(_SINKHORN_STEPS):
+            means = (weights / (found @ factors)) @ found * factors / weights.sum()
+            if np.abs(means - wanted).max() < _SINKHORN_ERROR:
+                break
+            factors *= np.divide(wanted, means, out=np.ones_like(means), where=means > 0)
+            factors /= factors.max()
+        answers = found * factors
+        return np.asarray(answers / answers.sum(1, keepdims=True), dtype=np.float64)
+
+    def _shares(self, prior: ArrayLike) -> Floats:
+        """Return a prior as shares of 1, or raise ValueError where it is none."""
+        wanted = np.asarray(prior, dtype=np.float64)
+        if wanted.shape != (len(self.class_counts),) or not (
+            np.isfinite(wanted).all() and wanted.min() >= 0 and wanted.max() > 0
+        ):
+            raise ValueError(
+                f"prior: needs {len(self.class_counts)} numbers, none negative and one above 0, got {prior!r}"
+            )
+        return np.asarray(wanted / wanted.sum(), dtype=np.float64)
 
 
 def fit_posterior(logits: ArrayLike, targets: ArrayLike, class_counts: Sequence[int]) -> Posterior:
