@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from longtail import methods
 from longtail.borrowing import first_stage_state, teacher_of
-from longtail.config import RunConfig, provenance
+from longtail.config import RunConfig, provenance, read_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError
 from longtail.evaluation import experts_used
@@ -79,8 +79,11 @@ class Session:
                 self._restore(state)
             elif stage1 is not None:
                 self._take_stage1(Path(stage1))
-            if self.world.is_main and state is None:
-                self._write_request(runtime)
+            if self.world.is_main:
+                if state is None:
+                    self._write_request(runtime)
+                else:
+                    self._write_runtime(runtime)
             self.training.run()
             if self.world.is_main:
                 self._finish()
@@ -153,6 +156,12 @@ class Session:
             made_by=provenance(),
         )
         self.folder.rewrite_history(self.history)
+
+    def _write_runtime(self, runtime: Runtime) -> None:
+        """Write into the configuration what the run goes on with, where that is something else."""
+        config, more = read_config(self.folder.path)
+        if more.get("runtime") != runtime.asdict():
+            self.folder.write_request(config, **{**more, "runtime": runtime.asdict()})
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longtail.cli.evaluate import class_prior, expected_accuracy, read_logits
+from longtail.cli.evaluate import class_prior, expected_accuracy, read_logits, told
 from longtail.errors import UsageError
 
 
@@ -61,6 +61,17 @@ def test_a_run_that_is_told_the_prior(longtail, finished):
     matched = run.posterior.matched(logits, prior, weights)
     np.testing.assert_allclose(weights @ matched, prior, atol=1e-5)
     assert said["told"]["match"] == pytest.approx(100 * weights @ (matched.argmax(1) == targets))
+
+
+def test_classes_without_test_images_are_left_out_of_what_a_run_is_told():
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 4, 400)
+    logits = 3.0 * np.eye(5)[targets] + generator.normal(size=(400, 5))
+    counts, prior = (100, 50, 20, 10, 5), np.array([0.02, 0.04, 0.1, 0.24, 0.6])
+    found = told(logits, targets, counts, prior)
+    same = told(logits, targets, counts, np.array([0.02, 0.04, 0.1, 0.24, 0]))
+    assert found == same
+    assert min(found.values()) > 90
 
 
 def test_table_for_people(longtail, finished):

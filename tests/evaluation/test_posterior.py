@@ -113,12 +113,18 @@ def test_images_count_as_often_as_they_are_said_to():
     np.testing.assert_allclose(np.repeat(found.matched(logits, [1] * 5, times), times, axis=0), repeated, atol=1e-6)
 
 
-def test_matching_classes_that_the_model_never_gives_and_no_images():
+@pytest.mark.parametrize("share", [0.2, 0.9, 0.99, 0.999])
+def test_a_class_that_the_model_never_gives_is_left_out_of_the_match(share):
     logits, _ = world(COUNTS, 50, temperature=1.0, tau=1.0)
     logits[:, 2] = -np.inf
-    answers = Posterior(COUNTS).matched(logits, [1] * 5)
-    assert np.isfinite(answers).all()
-    assert (answers[:, 2] == 0).all()
+    others = (1 - share) / 4
+    answers = Posterior(COUNTS).matched(logits, [others, others, share, others, others])
+    np.testing.assert_allclose(answers.mean(0), [0.25, 0.25, 0, 0.25, 0.25], atol=2e-6)
+
+
+def test_matching_of_sure_answers_and_of_no_images():
+    far = np.random.default_rng(0).permutation(np.eye(5).repeat(20, 0)) * 800
+    assert np.isfinite(Posterior(COUNTS).matched(far, [0.6, 0.1, 0.1, 0.1, 0.1])).all()
     assert Posterior(COUNTS).matched(np.zeros((0, 5)), [1] * 5).shape == (0, 5)
     sure = Posterior(COUNTS).matched(np.array([[0.0, 0, 0, 0, 5000]]), [1, 1, 1, 1, 0])
     np.testing.assert_allclose(sure, [[0.25, 0.25, 0.25, 0.25, 0]])

@@ -78,6 +78,7 @@ def test_with_mixup_it_is_the_best_combination_of_its_authors(digits):
     assert last.epochs == 3
     assert last.optimizer.lr == early.optimizer.lr / 100
     assert [last.schedule.factor(e) for e in range(3)] == [1, 0.1, 0.01]
+    assert recipe_of("ce+mixup+cam", digits, epochs=10).stages[-1].schedule.factor(0) == 1
 
 
 def test_the_end_without_mixing_can_be_left_out(digits):
@@ -96,7 +97,7 @@ def test_images_are_mixed_after_foregrounds_have_moved():
     loss = objective(network, (batch,), Progress(0, 1))
     torch.manual_seed(1)
     moved = replace(batch, images=objective.moved(batch))
-    mixed = Mixup(per_batch=True)(moved, torch.default_generator)
+    mixed = Mixup(per_batch=True)(moved, torch.Generator().manual_seed(1 + 1))
     assert not torch.equal(moved.images, batch.images)
     z = network(mixed.images)
     first, second = (torch.nn.functional.cross_entropy(z, t) for t in (mixed.targets, mixed.mixed_targets))

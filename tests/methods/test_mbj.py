@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 import longtail
 from longtail import folder
+from longtail.data import long_tail_counts
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.feature_queue import FeatureQueue
-from longtail.methods.mbj import MemoryBasedJitter
+from longtail.methods.mbj import MemoryBasedJitter, memory_size
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import build_network
 from longtail.types import Batch, Progress
@@ -94,6 +95,13 @@ def test_what_has_no_class_is_left_out_of_the_queue_and_moves_nothing():
         assert sorted(t for t in queue.targets.tolist() if t >= 0) == sorted(latest)
         rows = zip(queue.targets.tolist(), queue.features.flatten().tolist(), before.flatten().tolist(), strict=True)
         assert all(f == (t if t >= 0 else b) for t, f, b in rows)
+
+
+def test_the_memory_holds_eight_epochs_of_what_enters():
+    assert memory_size([500, 50, 5, 0], 1.0) == 8 * 15
+    assert memory_size([500, 50, 5, 0], 0.0) == 8 * 555
+    assert memory_size(long_tail_counts(500, 100, 100), 1.0) == 8 * 500
+    assert memory_size([5000] * 10, 1.0) == 16_384
 
 
 def test_it_begins_late_and_goes_on_with_the_optimiser(digits):

@@ -28,7 +28,7 @@ from pretended_gpu import CPU, CUDA, PretendedGPU, WrongPlaceError
 
 NEED_DEV = {"da-meta", "l2rw", "meta-weight-net", "cb-finetune"}
 NAMES = [*methods.names(), "ce+drs+mixup", "bsce+cutmix", "ce+remix", "ldam+drw+cmo", "crt+h2t", "ride+h2t", "ride+ea"]
-NAMES += ["ce+ssp", "ce+post-hoc-la", "ldam+drw+dev"]
+NAMES += ["ce+ssp", "ce+post-hoc-la", "ldam+drw+dev", "ce+mixup+cam"]
 
 
 @pytest.fixture(scope="module")

@@ -89,9 +89,19 @@ def test_a_resumed_run_keeps_its_threads_unless_others_are_asked_for(digits, pla
         with pytest.raises(UsageError, match="threads is 0"):
             longtail.train(digits, "ce", out=out, resume=True, **{**plain_run, "threads": 0})
         run = longtail.train(digits, "ce", out=out, resume=True, **{**plain_run, "threads": threads, "compile": "auto"})
-        assert run.metrics["threads"] == used
+        assert run.metrics["threads"] == run.runtime.threads == used
+        assert (run.config.method, run.config.budget["epochs"]) == ("ce", 3)
         assert run.metrics["compile"] is False
         assert [record["epoch"] for record in run.history] == [1, 2, 3]
+
+
+def test_what_is_asked_for_by_name_changes_a_runtime_and_nothing_else():
+    begun = Runtime("cpu", "bf16", 4, compile=False)
+    assert begun.changed("auto", "auto") == begun
+    assert begun.changed("2", "on") == Runtime("cpu", "bf16", 2, compile=True)
+    assert Runtime(compile=True).changed(3, "off") == Runtime(threads=3)
+    with pytest.raises(UsageError, match="compile is 'maybe'"):
+        begun.changed("auto", "maybe")
 
 
 def test_nothing_to_resume(digits, plain_run, tmp_path):

@@ -76,10 +76,10 @@ def move_foregrounds(images: Tensor, masks: Tensor, moves: Tensor) -> Tensor:
         (B, C, H, W); moved pixels are interpolated bilinearly.
     """
     height, width = images.shape[-2:]
-    # affine_grid has positions from -1 to 1: D u - 1 for a pixel position u.
-    scale = moves.new_tensor([2 / width, 2 / height])
-    linear = scale.view(2, 1) * moves[..., :2] / scale
-    offset = scale * moves[..., 2] - 1 + linear.sum(-1)
+    # affine_grid has positions from -1 to 1: (2 x / W - 1, 2 y / H - 1) for a pixel position (x, y).
+    a, b, x, c, d, y = moves.flatten(1).unbind(1)
+    linear = torch.stack([a, b * height / width, c * width / height, d], 1).view(-1, 2, 2)
+    offset = torch.stack([2 * x / width, 2 * y / height], 1) - 1 + linear.sum(-1)
     grid = F.affine_grid(torch.cat([linear, offset.unsqueeze(-1)], -1), list(masks.shape), align_corners=False)
     moved = F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="border", align_corners=False)
     covered = F.grid_sample(masks.float(), grid.float(), mode="nearest", align_corners=False) > 0.5

@@ -21,6 +21,8 @@ from longtail.errors import LongtailError, UsageError
 if TYPE_CHECKING:
     from longtail.run import Run
 
+_MOST_TO_MATCH = 60_000_000  # the 50,000 test images and 1,000 classes of ImageNet-LT are within
+
 Distribution = Literal["balanced", "forward", "backward"]
 
 
@@ -143,18 +145,26 @@ def calibrated(logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequen
 
 def told(
     logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequence[int], prior: NDArray[np.float64]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Return the expected accuracy, in percent, of a run that is told how frequent the classes are.
 
-    ``prior``: as `longtail predict --prior` does; ``match``: with ``--match`` too. Temperature and prior strength, two
-    numbers, are fitted on the same images.
+    ``prior``: as `longtail predict --prior` does; ``match``: with ``--match`` too, None where there are so many logits
+    that it would take minutes. Temperature and prior strength, two numbers, are fitted on the same images.
     """
     from longtail.evaluation import fit_posterior
 
     posterior, images = fit_posterior(logits, targets, class_counts), np.bincount(targets, minlength=len(prior))
+    prior = np.where(images > 0, prior, 0)  # of classes without test images nothing is expected
     weights = (prior / np.maximum(images, 1))[targets]
-    answers = {"prior": posterior.probabilities(logits, prior), "match": posterior.matched(logits, prior, weights)}
-    return {name: 100 * float(weights @ (p.argmax(1) == targets) / weights.sum()) for name, p in answers.items()}
+
+    def accuracy(probabilities: NDArray[np.float64]) -> float:
+        return 100 * float(weights @ (probabilities.argmax(1) == targets) / weights.sum())
+
+    matched = posterior.matched(logits, prior, weights) if logits.size <= _MOST_TO_MATCH else None
+    return {
+        "prior": accuracy(posterior.probabilities(logits, prior)),
+        "match": None if matched is None else accuracy(matched),
+    }
 
 
 def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArray[Any]]:

@@ -76,7 +76,9 @@ class MovedForegrounds(nn.Module):
         """Return the scalar loss of the first batch; the mixing alone may look at ``progress``."""
         batch = replace(batches[0], images=self.moved(batches[0]))
         if self.mixing is not None:
-            (batch,) = self.mixing.mix((batch,), torch.default_generator, progress)
+            # On the images' device; the step's seed is that of torch's global generator.
+            generator = torch.Generator(batch.images.device).manual_seed(torch.initial_seed() + 1)
+            (batch,) = self.mixing.mix((batch,), generator, progress)
         return self.objective.loss(network(batch.images), batch)
 
     @torch.no_grad()
@@ -138,7 +140,7 @@ def _unmixed(stage: Stage, epochs: int) -> Stage:
         objective=copy.deepcopy(stage.objective),
         epochs=epochs,
         optimizer=replace(stage.optimizer, lr=stage.optimizer.lr / 100),
-        schedule=Schedule(epochs, "step", 0, (round(0.4 * epochs), round(0.8 * epochs)), (0.1, 0.01)),
+        schedule=Schedule(epochs, "step", 0, tuple(max(round(k * epochs), 1) for k in (0.4, 0.8)), (0.1, 0.01)),
         sampling=(ClassBalancedSampling(),),
         mixing=None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from longtail.losses import CrossEntropyLoss
 from longtail.losses.base import upcast
 from longtail.methods.card import Card
 from longtail.methods.decoupling import features_first
+from longtail.networks import build_network
 from longtail.networks.backbone import Backbone
 from longtail.sampling.subset import SubsetSampling
 from longtail.training.budget import Context
@@ -29,6 +31,7 @@ CARD = Card(
 )
 
 HEAD_SHARE = 0.9
+_AT_ONCE = 8192  # images whose softmax is looked at together
 
 
 def head_and_tail(class_counts: tuple[int, ...], share: float = HEAD_SHARE) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -65,11 +68,11 @@ def activation_maps(maps: Tensor, weights: Tensor) -> Tensor:
         weights: w_c, the classifier's weights of each image's class, (B, d).
 
     Returns:
-        (B, h, w); 0 where the map is the same everywhere.
+        (B, h, w); NaN where the map is the same everywhere, which is neither above nor below a threshold.
     """
     cam = torch.einsum("bdhw,bd->bhw", maps, weights).clamp(min=0)
     low, high = cam.amin((1, 2), keepdim=True), cam.amax((1, 2), keepdim=True)
-    return (cam - low) / torch.where(high > low, high - low, 1)
+    return (cam - low) / (high - low)
 
 
 def fuse(tail: Tensor, specific: Tensor, head: Tensor, generic: Tensor, taken: Tensor) -> Tensor:
@@ -78,16 +81,15 @@ def fuse(tail: Tensor, specific: Tensor, head: Tensor, generic: Tensor, taken: T
     Args:
         tail: Feature maps of tail images, (B, d, h, w).
         specific: Where they show their class, (B, h, w), bool; elsewhere they give 0.
-        head: Feature maps of head images, (B, N, d, h, w), N for each tail image.
-        generic: Where those show no class, (B, N, h, w), bool; elsewhere they give 0.
-        taken: Which of the two a position is from, (B, N, h, w), bool.
+        head: Feature maps of head images, one for each, (B, d, h, w).
+        generic: Where those show no class, (B, h, w), bool; elsewhere they give 0.
+        taken: Which of the two a position is from, (B, h, w), bool.
 
     Returns:
-        Features, (B, N, d).
+        Features, (B, d).
     """
-    own = (taken & specific.unsqueeze(1)).to(tail.dtype)
-    other = (~taken & generic).to(head.dtype)
-    total = torch.einsum("bnhw,bdhw->bnd", own, tail) + torch.einsum("bnhw,bndhw->bnd", other, head)
+    own, other = (taken & specific).to(tail.dtype), (~taken & generic).to(head.dtype)
+    total = torch.einsum("bhw,bdhw->bd", own, tail) + torch.einsum("bhw,bdhw->bd", other, head)
     return total / (tail.shape[2] * tail.shape[3])
 
 
@@ -109,6 +111,8 @@ class FeatureSpaceAugmentation(nn.Module):
     """
 
     order: Tensor
+    """How a head class, by its place among them, ranks in being mistaken for a class, (C, H)."""
+    place: Tensor
     is_head: Tensor
 
     def __init__(
@@ -131,15 +135,17 @@ class FeatureSpaceAugmentation(nn.Module):
         is_head = torch.zeros(num_classes, dtype=torch.bool)
         is_head[list(head)] = True
         self.register_buffer("is_head", is_head, persistent=False)
-        self.register_buffer("order", torch.zeros(num_classes, num_classes, dtype=torch.int64))
+        self.register_buffer("place", is_head.cumsum(0) - 1, persistent=False)
+        self.register_buffer("order", torch.zeros(num_classes, len(head), dtype=torch.int16))
 
     def measure(self, look: Look, targets: Tensor) -> None:
         """Rank the head classes, for each class, by how much the network takes its images for them."""
-        scores = upcast(look()).softmax(-1)
-        total = torch.zeros_like(self.order, dtype=scores.dtype).index_add_(0, targets.to(scores.device), scores)
-        counts = torch.bincount(targets, minlength=len(total)).clamp(min=1)
-        means = (total / counts.to(total.device).unsqueeze(1)).fill_diagonal_(0)
-        means[:, ~self.is_head] = -1
+        total = torch.zeros(self.order.shape, dtype=torch.float64, device=self.order.device)
+        for scores, classes in zip(torch.split(look(), _AT_ONCE), torch.split(targets, _AT_ONCE), strict=True):
+            total.index_add_(0, classes, scores.double().softmax(-1)[:, self.is_head])
+        means = total / torch.bincount(targets, minlength=len(total)).clamp(min=1).unsqueeze(1)
+        heads = self.is_head.nonzero().flatten()
+        means[heads, self.place[heads]] = -1  # no class is mistaken for itself
         self.order.copy_(means.argsort(dim=1, descending=True, stable=True).argsort(1))
 
     def forward(self, network: nn.Module, batches: tuple[Batch, ...], progress: Progress) -> Tensor:
@@ -163,16 +169,18 @@ class FeatureSpaceAugmentation(nn.Module):
         with torch.autocast(maps.device.type, enabled=False):
             maps, count = upcast(maps), len(tail)
             cam = activation_maps(maps, upcast(head_weight)[torch.cat([tail.targets, head.targets])])
-            chosen = count + self.partners(tail.targets, head.targets)
-            gamma = torch.rand(*chosen.shape, 1, 1, device=cam.device)
-            taken = torch.rand(*chosen.shape, *cam.shape[1:], device=cam.device) > gamma
-            fused = fuse(maps[:count], cam[:count] > self.specific, maps[chosen], cam[chosen] < self.generic, taken)
+            specific, generic = cam[:count] > self.specific, cam < self.generic
+            fused = []
+            for chosen in (count + self.partners(tail.targets, head.targets)).T:
+                gamma = torch.rand(count, 1, 1, device=cam.device)
+                taken = torch.rand_like(cam[:count]) > gamma
+                fused.append(fuse(maps[:count], specific, maps[chosen], generic[chosen], taken))
             pooled = maps.mean((2, 3))
-        return pooled[:count], fused, pooled[count:]
+        return pooled[:count], torch.stack(fused, 1), pooled[count:]
 
     def partners(self, tail: Tensor, head: Tensor) -> Tensor:
         """Choose head images for tail images: positions in the head's batch, (B, N), for classes (B,) and (B',)."""
-        order = self.order[tail.unsqueeze(1), head.unsqueeze(0)].clamp(min=self.confusing - 1)
+        order = self.order[tail.unsqueeze(1), self.place[head].unsqueeze(0)].clamp(min=self.confusing - 1)
         drawn = order + torch.rand(order.shape, device=order.device)
         return drawn.topk(min(self.fused, len(head)), largest=False).indices
 
@@ -214,10 +222,13 @@ def fsa(
     Raises:
         UsageError: A number is out of range, or fewer than two classes have images.
     """
-    if not (fused >= 1 and confusing >= 1 and 0 <= specific <= 1 and 0 <= generic <= 1 and 0 <= head_share <= 1):
+    if not (fused >= 1 and confusing >= 1 and stage2_epochs >= 1):
         raise UsageError(
-            f"fsa: fused is {fused}, confusing {confusing}, specific {specific}, generic {generic} and head_share "
-            f"{head_share}; they must be at least 1, at least 1, and in 0..1"
+            f"fsa: fused is {fused}, confusing {confusing} and stage2_epochs {stage2_epochs}; each must be at least 1"
+        )
+    if not (0 <= specific <= 1 and 0 <= generic <= 1 and 0 <= head_share <= 1):
+        raise UsageError(
+            f"fsa: specific is {specific}, generic {generic} and head_share {head_share}; each must be in 0..1"
         )
     head, tail = head_and_tail(context.class_counts, head_share)
     objective = FeatureSpaceAugmentation(
@@ -229,14 +240,15 @@ def fsa(
         specific=specific,
         generic=generic,
     )
-    budget, images = replace(context.budget, epochs=stage2_epochs), sum(context.class_counts)
-    stage = replace(context, budget=budget).stage(objective, "classifier")
+    images = sum(context.class_counts)
+    stage = context.stage(objective, "classifier")
     stage = replace(
         stage,
+        epochs=stage2_epochs,
         optimizer=replace(stage.optimizer, lr=stage2_lr, nesterov=False),
         schedule=Schedule(stage2_epochs, "step", warmup=0, milestones=(), decay=()),
         sampling=(SubsetSampling(tail, images), SubsetSampling(head, images)),
         trainable="head",
         batch_norm="eval",
     )
-    return features_first(context, stage)
+    return replace(features_first(context, stage), network=partial(build_network, mapped=True))

@@ -32,6 +32,9 @@ CARD = Card(
 )
 
 
+LARGEST = 16_384
+
+
 class MemoryBasedJitter(nn.Module):
     """The loss of the batch, and that of the classifier on a memory of features in which classes are even.
 
@@ -89,22 +92,30 @@ class MemoryBasedJitter(nn.Module):
         return f"memory={self.size}, chances={self.chances.min():.3g} to 1"
 
 
-def mbj(context: Context, *, memory: int = 4096, power: float = 1.0, start: float = 0.8) -> Recipe:
+def memory_size(class_counts: Sequence[int], power: float) -> int:
+    """Return how many features enter the memory in eight epochs on average, at most 16,384."""
+    present = [n for n in class_counts if n]
+    entering: float = sum(n * (min(present) / n) ** power for n in present)
+    return min(round(8 * entering), LARGEST)
+
+
+def mbj(context: Context, *, memory: int | None = None, power: float = 1.0, start: float = 0.8) -> Recipe:
     """Cross-entropy; from 80 % of the epochs on plus that of the classifier on a memory of features.
 
     See `MemoryBasedJitter`.
 
     Args:
         context: Class counts and budget.
-        memory: Features in the memory.
+        memory: Features in the memory; None: those of eight epochs, see `memory_size`.
         power: A feature of class y enters with probability (n_min / n_y)^power.
         start: Share of the epochs before the switch.
 
     Raises:
         UsageError: A number is out of range, or there are too few epochs for a switch.
     """
-    if not (memory >= 1 and 0 <= power < math.inf):
+    if not ((memory is None or memory >= 1) and 0 <= power < math.inf):
         raise UsageError(f"mbj: memory is {memory} and power {power}; they must be at least 1, and finite and >= 0")
+    memory = memory_size(context.class_counts, power) if memory is None else memory
     recipe = ce(context)
     early, late = split(recipe.stages[0], start)
     assert isinstance(late.objective, SupervisedObjective)

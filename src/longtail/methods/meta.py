@@ -119,7 +119,7 @@ def dev_gradient(
     with torch.enable_grad():
         loss = losses_of(criterion, call_at(network, parameters, dev.images), dev.targets).sum()
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-    *total, size = sum_over_processes((*gradients, loss.new_tensor(float(len(dev)))))
+    *total, size = sum_over_processes((*gradients, loss.new_full((), len(dev))))
     return {name: gradient / size for name, gradient in zip(parameters, total, strict=True)}
 
 

@@ -22,6 +22,11 @@ class Backbone(nn.Module):
         super().__init__()
         self.num_features = num_features
 
+    @property
+    def pools_its_map(self) -> bool:
+        """Whether the features are the mean of the last feature map over its positions."""
+        return type(self).forward is Backbone.forward
+
     def feature_map(self, images: Tensor) -> Tensor:
         """Return the last feature map, (B, d, h, w), of images (B, C, H, W)."""
         raise NotImplementedError

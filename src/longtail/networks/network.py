@@ -73,6 +73,7 @@ def build_network(
     head: Callable[[int, int], nn.Module] = LinearHead,
     *,
     reduced: bool = False,
+    mapped: bool = False,
 ) -> Network:
     """Build a network with freshly drawn weights (from torch's global generator).
 
@@ -83,11 +84,17 @@ def build_network(
         in_channels: Channels of the images.
         head: Makes the head from the number of features and the number of classes.
         reduced: Take three quarters of the channels behind the first layers, as RIDE's experts do.
+        mapped: The method works on positions of the last feature map, of which the features must be the mean.
 
     Raises:
-        UsageError: If there is no backbone of that name.
+        UsageError: If there is no backbone of that name, or its features are not what the method needs.
     """
     body = build_backbone(backbone, in_channels, reduced=reduced)
+    if mapped and not body.pools_its_map:
+        raise UsageError(
+            f"the features of {backbone} are not the mean of its last feature map, on which the method works",
+            fix="use a backbone of this library, such as resnet50 or resnet32",
+        )
     return Network(body, head(body.num_features, num_classes))
 
 

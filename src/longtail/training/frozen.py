@@ -57,7 +57,7 @@ def _obstacle(stage: Stage, context: Context) -> str:
         "compares several views of an image": bool(stage.views),
         "looks at images of the development set": bool(stage.dev),
         "begins with a new network": stage.new_network is not None,
-        "learns from other networks": isinstance(stage.objective, Prepared | Measured),
+        "needs a network or the training images before it begins": isinstance(stage.objective, Prepared | Measured),
     }
     return next((reason for reason, holds in obstacles.items() if holds), "")
 
