@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,12 +45,19 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     for other in ("stage1", "teacher"):
         if metrics.get(other):
             metrics[other] = PurePath(metrics[other]).name
+    teacher_command = ""
+    if config.teacher is not None:
+        name = PurePath(config.teacher).name
+        teacher, about = read_config(Path(config.teacher))
+        teacher_command = f"{command_of(teacher, about.get('runtime') or {})} --out {shlex.quote(name)}"
+        config = replace(config, teacher=name)
     made_by = dict(more.get("made_by", {}))
     made_by["command"] = without_folders(made_by.get("command", ""))
     runtime = more.get("runtime") or {}
     budget = budget_changes(config)
     content = {
         "command": command_of(config, runtime),
+        "teacher_command": teacher_command,
         "metrics": metrics,
         "config": asdict(config),
         "changed_budget": budget,

@@ -13,7 +13,8 @@ class Order(NamedTuple):
     """A claim of a published table: one method above another, on CIFAR-100-LT.
 
     Attributes:
-        above: The method that the table has above, spelled as `longtail.methods.canonical` does.
+        above: The method that the table has above, spelled as `longtail.methods.canonical` does, and in parentheses its
+            options, without their method's name.
         below: The other.
         table: Name of the published table that holds both.
     """
@@ -43,7 +44,7 @@ ORDERS = (
     Order("ride", "ldam+drw", "deck-003-cifar100"),
     Order("mislas", "ldam+drw", "deck-003-cifar100"),
     Order("gcl", "mislas", "deck-003-cifar100"),
-    Order("crt+h2t", "crt+mixup", "deck-003-cifar100"),
+    Order("crt+h2t", "crt+h2t (p=0.0)", "deck-003-cifar100"),
     Order("mislas+h2t", "mislas", "deck-003-cifar100"),
     Order("gcl+h2t", "gcl", "deck-003-cifar100"),
     Order("ride+h2t", "ride", "deck-003-cifar100"),
@@ -55,10 +56,9 @@ ORDERS = (
 def published_gain(order: Order, imbalance: float) -> float | None:
     """Return by how many points the table has ``above`` over ``below``; None where a cell is empty."""
     values = {
-        cell.method: cell.value
+        _named(cell.method, dict(cell.options)): cell.value
         for cell in reversed(published.table(order.table).cells)  # the first row of a method counts
-        if (cell.dataset, cell.imbalance, cell.score, cell.profile, cell.options)
-        == ("cifar100", imbalance, "top1", "exp", ())
+        if (cell.dataset, cell.imbalance, cell.score, cell.profile) == ("cifar100", imbalance, "top1", "exp")
     }
     if order.above not in values or order.below not in values:
         return None
@@ -69,10 +69,10 @@ def compare(rows: Iterable[Row], imbalance: float) -> list[str]:
     """Return a Markdown table of the orders of which both methods are among some rows; empty without any.
 
     Args:
-        rows: Rows of one protocol on CIFAR-100-LT; a method that trains with held-out images counts as itself.
+        rows: Rows of one protocol on CIFAR-100-LT, all with or all without held-out images.
         imbalance: The imbalance factor of all of them.
     """
-    ours = {bare(row.method): row.scores["top1"] for row in reversed(list(rows)) if "=" not in row.method}
+    ours = {_of_label(row.method): row.scores["top1"] for row in rows}
     lines = []
     for order in ORDERS:
         above, below = ours.get(order.above), ours.get(order.below)
@@ -107,3 +107,14 @@ def experts(results: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def bare(label: str) -> str:
     """Return the method of a row's label, without what stands in parentheses behind it."""
     return label.partition(" (")[0]
+
+
+def _of_label(label: str) -> str:
+    """Return a row's label with options as `Order` has them."""
+    pairs = [pair.partition("=") for pair in label.partition(" (")[2].rstrip(")").split(", ") if pair]
+    return _named(bare(label), {name.rpartition(".")[2]: value for name, _, value in pairs})
+
+
+def _named(method: str, options: Mapping[str, str]) -> str:
+    told = ", ".join(f"{name}={value}" for name, value in options.items())
+    return f"{method} ({told})" if told else method

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +24,11 @@ from longtail.evaluation.shots import ShotRule
 from longtail.networks.weights import IMAGENET
 from longtail.request import build_recipe, make_config
 from longtail.run import Run
-from longtail.training.budget import PROTOCOLS
+from longtail.training.budget import PROTOCOLS, Budget
 
 GROUPS = ("many", "medium", "few")
 READ = {*DATASETS, *LIST_DATASETS}
+_BUDGET = {field.name for field in fields(Budget)}
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ def _request(number: Published, wanted: Wanted) -> Request | str:
         return f"{number.score} is not measured"
     on_lists = number.dataset in LIST_DATASETS
     options: dict[str, Any] = dict(number.options)
+    if wanted.protocol != "published":  # a schedule of the row's own has no place in another protocol
+        options = {name: value for name, value in options.items() if name not in _BUDGET}
     if wanted.epochs is not None:
         options["epochs"] = wanted.epochs
     elif on_lists and wanted.protocol == "published" and number.epochs is not None:

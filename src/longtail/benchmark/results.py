@@ -44,6 +44,14 @@ or wait for is tested without one (`tests/training/test_on_a_gpu.py`).
 """
 
 
+_ABOUT_DEV = [
+    "A development set is taken from the full training set before the long tail is cut, as by its authors, which "
+    "leaves other images to train on: rows compare within this table. Methods that need the set learn from it what "
+    "images are worth, or fine-tune on it; `+dev` trains on it too.",
+    "",
+]
+
+
 def read(results_dir: str | Path) -> list[dict[str, Any]]:
     """Read all results, ordered by file name.
 
@@ -78,7 +86,7 @@ def page(
     for result in results:
         on_gpu = on_gpu or str(result["runtime"].get("device")).startswith("cuda")
         m = result["metrics"]
-        key = (m["dataset"], m["imbalance"], result["config"]["profile"], m["protocol"], m["epochs"])
+        key = (m["dataset"], m["imbalance"], result["config"]["profile"], m["protocol"], m["epochs"], _held_out(result))
         sections.setdefault(key, []).append(result)
     parts = [_INTRO]
     parts += [_section(sections[key], pages, costs or {}) for key in sorted(sections)]
@@ -107,6 +115,7 @@ def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, fl
             for r in results
             if (r["metrics"]["dataset"], r["metrics"]["imbalance"]) == ("cifar100", 100)
             and r["metrics"]["protocol"] == protocol
+            and not _held_out(r)
             and "=" not in label(r)
         ]
         if chosen:
@@ -119,19 +128,25 @@ def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, fl
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Average the seeds of a section: variants of a method have rows of their own, and some hold images out."""
+    """Average the seeds of a section; variants of a method have rows of their own."""
     return aggregate({**result["metrics"], "method": label(result), "class_counts": None} for result in results)
 
 
 def label(result: Mapping[str, Any]) -> str:
-    """Return a row's name: the method, and in parentheses the development set, options and budget that set it apart."""
-    config = result["config"]
-    apart = [f"{config['dev_per_class']} images a class held out"] if config.get("dev_per_class") else []
-    changes = {**config.get("options", {}), **result.get("changed_budget", {})}
-    changes.pop("epochs", None)  # a section has one length
-    apart += [f"{key}={as_text(value)}" for key, value in changes.items()]
+    """Return a row's name: the method, and in parentheses the options and the budget that set it apart."""
+    apart = ", ".join(f"{key}={value}" for key, value in _apart(result).items())
     method: str = result["metrics"]["method"]
-    return f"{method} ({', '.join(apart)})" if apart else method
+    return f"{method} ({apart})" if apart else method
+
+
+def _apart(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options and the fields of the budget that set a result apart; a section has one length."""
+    changes = {**result["config"].get("options", {}), **result.get("changed_budget", {})}
+    return {key: as_text(value) for key, value in changes.items() if key != "epochs"}
+
+
+def _held_out(result: Mapping[str, Any]) -> int:
+    return result["config"].get("dev_per_class") or 0
 
 
 def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str], costs: Mapping[str, float]) -> str:
@@ -139,11 +154,12 @@ def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str], costs:
     about, profile = table.about, results[0]["config"]["profile"]
     name = _NAMES.get(about["dataset"], about["dataset"])
     step = ", step profile" if profile == "step" else ""
-    title = (
-        f"## {name}, imbalance {about['imbalance']:g}{step}: protocol `{about['protocol']}`, {about['epochs']} epochs"
-    )
+    dev = _held_out(results[0])
+    held = f", {dev} images a class held out" if dev else ""
+    title = f"## {name}, imbalance {about['imbalance']:g}{step}{held}: protocol `{about['protocol']}`, "
+    title += f"{about['epochs']} epochs"
     known = _known(results, about, profile)
-    parts = [title, "", *_rows(table, results, known, pages, costs), "", *_sources(known)]
+    parts = [title, "", *(_ABOUT_DEV if dev else []), *_rows(table, results, known, pages, costs), "", *_sources(known)]
     parts += [*_orders(table, results, about, profile), *_missing(table, about, profile), *_machines(results)]
     return "\n".join(parts) + "\n"
 
@@ -151,14 +167,11 @@ def _section(results: Sequence[Mapping[str, Any]], pages: frozenset[str], costs:
 def _known(
     results: Sequence[Mapping[str, Any]], about: Mapping[str, Any], profile: str
 ) -> dict[str, list[published.Published]]:
-    """Return what was published for each row under like conditions; nothing for one with a schedule of its own."""
+    """Return what was published for each row with the same options, among them a schedule of its own."""
     known: dict[str, list[published.Published]] = {}
     for result in results:
-        own_schedule = set(result.get("changed_budget", {})) - {"epochs"}
-        method, options = result["metrics"]["method"], result["config"].get("options", {})
-        found = published.find(method, about["dataset"], about["imbalance"], options)
-        usual = [number for number in found if number.is_usual]
-        known[label(result)] = usual if profile == "exp" and not own_schedule else []
+        found = published.find(result["metrics"]["method"], about["dataset"], about["imbalance"], _apart(result))
+        known[label(result)] = [number for number in found if number.is_usual] if profile == "exp" else []
     return known
 
 
@@ -233,7 +246,8 @@ def _sources(known: Mapping[str, Sequence[published.Published]]) -> list[str]:
 
 def _machines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the commands behind a section, and what they ran on."""
-    commands = [result["command"] for result in results]
+    told = (line for result in results for line in (result.get("teacher_command"), result["command"]) if line)
+    commands = list(dict.fromkeys(told))
     machines = dict.fromkeys(
         f"{device_name(result['runtime'], made)}, torch {made.get('torch', '?')}, longtail {made.get('longtail', '?')} "
         f"at commit {short_commit(made.get('commit'))}"
