@@ -41,6 +41,7 @@ def test_card_shows_published_numbers(longtail):
     assert "42.04" in longtail("methods", "ldam+drw").out
     assert longtail("methods", "ce+mixup+drw", "--json").json["name"] == "ce+drw+mixup"
     assert "no published numbers" in longtail("methods", "ce+mixup+drw").out
+    assert "shown with ce+cam, ce+mixup+cam" in longtail("methods", "cam").out
 
 
 def test_unknown_name(longtail):

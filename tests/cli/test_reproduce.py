@@ -39,7 +39,7 @@ def test_dry_run_of_a_published_table(longtail):
     methods = {run["method"] for run in said.json["runs"]}
     assert {"ce+mixup", "crt+h2t", "gcl+h2t", "ride"} <= methods
     assert all(run["epochs"] >= 200 for run in said.json["runs"])
-    assert {"row": "MBJ* (Liu et al. 2022)", "column": "IF100", "reason": "mbj not implemented"} in said.json["not_run"]
+    assert {"row": "ABL* (Jin et al. 2023)", "column": "IF100", "reason": "abl not implemented"} in said.json["not_run"]
     people = longtail(
         "reproduce", "deck-003-cifar100", "--dry-run", "--no-measure", "--seeds", "1", "--imbalance", "50"
     )

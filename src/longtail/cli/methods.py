@@ -90,7 +90,13 @@ def describe(name: str) -> dict[str, Any]:
         for part in parts
     ]
     full = bare if alone else methods.canonical(bare)
-    return {"name": full, "parts": cards, "published": [asdict(row) for row in published.find(full)]}
+    combined = sorted({row.method for row in published.load() if alone and bare in row.method.split("+")[1:]})
+    return {
+        "name": full,
+        "parts": cards,
+        "published": [asdict(row) for row in published.find(full)],
+        "published_with": combined,
+    }
 
 
 def _show(card: dict[str, Any]) -> None:
@@ -116,7 +122,10 @@ def _show(card: dict[str, Any]) -> None:
 
 def _show_published(card: dict[str, Any]) -> None:
     if not card["published"]:
-        say(f"no published numbers for {card['name']}")
+        if card["published_with"]:
+            say(f"published numbers are shown with {', '.join(card['published_with'])}")
+        else:
+            say(f"no published numbers for {card['name']}")
         return
     table = Table(box=SIMPLE, title=f"published top-1 accuracy of {card['name']}", title_justify="left")
     table.add_column("data set")

@@ -33,8 +33,8 @@ class What:
     """List the runs and the time they will take here, and train nothing"""
     no_measure: Annotated[bool, arg(help_behavior_hint="")] = False
     """With --dry-run: list the runs at once, without their time"""
-    methods: str = ""
-    """Only the rows of these methods, separated by commas (default: all)"""
+    methods: Unset[str] = None
+    """Only the rows of these methods, separated by commas"""
     imbalance: Unset[float] = None
     """Only the columns of this imbalance factor"""
     seeds: int = 3
@@ -108,7 +108,7 @@ def _wanted(arguments: Reproduce) -> Wanted:
         seeds=range(arguments.seeds),
         protocol=arguments.protocol,
         epochs=arguments.epochs,
-        methods=[canonical(name.strip()) for name in arguments.methods.split(",") if name.strip()],
+        methods=[canonical(name.strip()) for name in (arguments.methods or "").split(",") if name.strip()],
         imbalance=arguments.imbalance,
         precision=arguments.precision,
         root=arguments.data_root,

@@ -30,7 +30,8 @@ class What:
     """The flags that stand first in the help."""
 
     data: Positional[Unset[str]] = None
-    """digits (the default), cifar10, cifar100, or a folder of class folders, or a CSV file (path,label[,split])"""
+    """digits (the default), cifar10, cifar100, a folder of class folders, a CSV file (path,label[,split]), or by their
+    lists imagenet-lt, places-lt, inat18 (docs/data.md)"""
     method: str = "bsce"
     """METHOD or METHOD+MODIFIER+..., such as ldam+drw; `longtail methods` lists them"""
     seed: int = 0

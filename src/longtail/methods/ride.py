@@ -32,7 +32,7 @@ CARD = Card(
     arxiv="2010.01809",
     idea="Experts share the first layers, are narrower behind them, learn each by a loss of its own (LDAM, deferred "
     "weights) and are pushed to disagree in how they spread their probabilities. The test averages their logits.",
-    use="Most of an ensemble's gain at half its cost; gains in all shot groups.",
+    use="Most of an ensemble's gain at half its multiplications; gains in all shot groups.",
     cost="1.5x to 1.9x with three experts",
     teacher=True,
 )
