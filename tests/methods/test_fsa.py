@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import torch
 from recipes import recipe_of
-from safetensors.torch import load_file
+from resuming import goes_on_to_the_same_bits
 
 import longtail
-from longtail import folder
 from longtail.data import long_tail_counts
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.fsa import FeatureSpaceAugmentation, activation_maps, fuse, head_and_tail
 from longtail.networks import BACKBONES, build_network
 from longtail.sampling.subset import SubsetSampling
 from longtail.types import Batch, Progress
-from reporters import Crash
 
 
 def test_the_head_has_at_most_nine_tenths_of_the_images():
@@ -203,11 +201,5 @@ def test_numbers_out_of_range_are_refused(bad, digits):
 
 
 def test_a_run_killed_in_the_second_stage_goes_on_to_the_same_bits(digits, plain_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
     options = {**plain_run, "epochs": 1, "stage2_epochs": 3}
-    whole = longtail.train(digits, "fsa", out=tmp_path / "whole", **options)
-    with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "fsa", out=tmp_path / "killed", reporter=Crash(28), **options)
-    again = longtail.train(digits, "fsa", out=tmp_path / "killed", resume=True, **options)
-    ours, theirs = (load_file(run.path / "model.safetensors") for run in (whole, again))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert goes_on_to_the_same_bits("fsa", digits, 28, tmp_path, monkeypatch, **options)

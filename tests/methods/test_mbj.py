@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from recipes import recipe_of
-from safetensors.torch import load_file
+from resuming import goes_on_to_the_same_bits
 
 import longtail
-from longtail import folder
 from longtail.data import long_tail_counts
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.feature_queue import FeatureQueue
@@ -17,7 +16,6 @@ from longtail.methods.mbj import MemoryBasedJitter, memory_size
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import build_network
 from longtail.types import Batch, Progress
-from reporters import Crash
 
 COUNTS = [100, 10, 5]
 PROGRESS = Progress(0, 1)
@@ -118,11 +116,5 @@ def test_numbers_out_of_range_are_refused(bad, digits):
 
 
 def test_a_run_killed_in_the_second_stage_goes_on_to_the_same_bits(digits, plain_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
     options = {**plain_run, "epochs": 4, "start": 0.3}
-    whole = longtail.train(digits, "mbj", out=tmp_path / "whole", **options)
-    with pytest.raises(RuntimeError, match="killed"):
-        longtail.train(digits, "mbj", out=tmp_path / "killed", reporter=Crash(28), **options)
-    again = longtail.train(digits, "mbj", out=tmp_path / "killed", resume=True, **options)
-    ours, theirs = (load_file(run.path / "model.safetensors") for run in (whole, again))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert goes_on_to_the_same_bits("mbj", digits, 28, tmp_path, monkeypatch, **options)
