@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_collect_a_run(tmp_path, plain_run):
     (run.path / "metrics.json").unlink()
     with pytest.raises(LongtailError, match="not finished"):
         results.collect(run.path, tmp_path)
+
+
+def test_the_command_of_a_student_s_teacher_is_told_as_long_as_the_teacher_is_there(tmp_path, plain_run):
+    teacher = longtail.train("digits", "bsce", **plain_run, out=tmp_path / "the-teacher")
+    student = longtail.train("digits", "dive", **plain_run, teacher=teacher.path, out=tmp_path / "student")
+    content = json.loads(results.collect(student.path, tmp_path / "results").read_text())
+    assert content["teacher_command"].startswith("longtail train digits --method bsce ")
+    assert content["teacher_command"].endswith(" --out the-teacher")
+    assert " --teacher the-teacher " in content["command"]
+    assert str(tmp_path) not in json.dumps(content)
+    lines = results.page(results.read(tmp_path / "results")).splitlines()
+    assert lines.index(content["command"]) == lines.index(content["teacher_command"]) + 1
+    shutil.rmtree(teacher.path)
+    alone = json.loads(results.collect(student.path, tmp_path / "results").read_text())
+    assert alone["teacher_command"] == ""
 
 
 def test_folders_of_the_machine_are_not_told():

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longtail.cli import evaluate
 from longtail.cli.evaluate import class_prior, expected_accuracy, read_logits, told
 from longtail.errors import UsageError
 
@@ -72,6 +73,12 @@ def test_classes_without_test_images_are_left_out_of_what_a_run_is_told():
     same = told(logits, targets, counts, np.array([0.02, 0.04, 0.1, 0.24, 0]))
     assert found == same
     assert min(found.values()) > 90
+
+
+def test_too_many_logits_are_not_matched(longtail, finished, monkeypatch):
+    monkeypatch.setattr(evaluate, "_MOST_TO_MATCH", 4999)  # 500 images, 10 classes
+    assert longtail("evaluate", str(finished), "--json").json["told"]["match"] is None
+    assert "n/a" in longtail("evaluate", str(finished)).out
 
 
 def test_table_for_people(longtail, finished):

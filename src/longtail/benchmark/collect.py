@@ -47,10 +47,8 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
             metrics[other] = PurePath(metrics[other]).name
     teacher_command = ""
     if config.teacher is not None:
-        name = PurePath(config.teacher).name
-        teacher, about = read_config(Path(config.teacher))
-        teacher_command = f"{command_of(teacher, about.get('runtime') or {})} --out {shlex.quote(name)}"
-        config = replace(config, teacher=name)
+        teacher_command = _teacher_command(Path(config.teacher))
+        config = replace(config, teacher=PurePath(config.teacher).name)
     made_by = dict(more.get("made_by", {}))
     made_by["command"] = without_folders(made_by.get("command", ""))
     runtime = more.get("runtime") or {}
@@ -70,6 +68,15 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def _teacher_command(folder: Path) -> str:
+    """Return the command that makes a teacher's run; empty where the run is not there any more."""
+    try:
+        config, more = read_config(folder)
+    except LongtailError:
+        return ""
+    return f"{command_of(config, more.get('runtime') or {})} --out {shlex.quote(folder.name)}"
 
 
 def _experts(folder: Path) -> list[float]:

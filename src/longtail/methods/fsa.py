@@ -108,6 +108,9 @@ class FeatureSpaceAugmentation(nn.Module):
         confusing: How many classes are confusing ones, N_f.
         specific: A position shows the class where its activation is above this, t_s.
         generic: And shows none where it is below this, t_g.
+
+    Source: the paper's abstract, and for all that it leaves open an unofficial code,
+        github.com/SSRSGJYD/Feature-Space-Augmentation-for-Long-Tailed-Data, phase_iii_online_train_or_test.py.
     """
 
     order: Tensor

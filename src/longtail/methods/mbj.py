@@ -33,6 +33,7 @@ CARD = Card(
 
 
 LARGEST = 16_384
+"""Features in the memory by default, at most; the classifier sees all of them in each step."""
 
 
 class MemoryBasedJitter(nn.Module):
@@ -46,6 +47,8 @@ class MemoryBasedJitter(nn.Module):
         class_counts: Training images per class, n.
         memory: Features in the memory.
         power: See above.
+
+    Source: abstract and notes on the paper; there is no code. docs/methods/mbj.md says what was settled here.
     """
 
     takes_mixed = False
