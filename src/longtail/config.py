@@ -70,22 +70,22 @@ class RunConfig:
     def differences(self, other: RunConfig) -> list[str]:
         """Return what differs, one ``name: ours, theirs`` each."""
         # Where the files lie makes no difference: the fingerprint says whether they are the same.
-        mine, theirs = _flat(asdict(replace(self, source=None))), _flat(asdict(replace(other, source=None)))
+        mine, theirs = replace(self, source=None).flat(), replace(other, source=None).flat()
         return [
             f"{key} {mine.get(key)!r} here, {theirs.get(key)!r} there"
             for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]
 
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(value)
-        else:
-            flat[key] = value
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+    def flat(self) -> dict[str, Any]:
+        """Return all that was asked for by name, fields of the budget and options of the method among them."""
+        flat: dict[str, Any] = {}
+        for key, value in asdict(self).items():
+            if isinstance(value, dict):
+                flat.update(value)
+            else:
+                flat[key] = value
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
 
 def provenance() -> dict[str, Any]:

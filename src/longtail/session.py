@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail import data as datasets
+from longtail import tracking
 from longtail.data import LongTailData
 from longtail.folder import RunFolder
 from longtail.request import default_folder, make_config
@@ -49,6 +50,7 @@ def train(
     weights: str | Path = "none",
     freeze_backbone: bool = False,
     crop_size: int | None = None,
+    track: str | None = None,
     **options: Any,
 ) -> Run:
     """Train a method on a data set and evaluate it; the result is a run folder.
@@ -84,6 +86,8 @@ def train(
         weights: What the backbone starts from (docs/photographs.md): ``none``, ``imagenet``, or the path of a file.
         freeze_backbone: Leave the backbone as it begins: compute features once, and train classifiers on them.
         crop_size: Side of the part of photographs that the network sees; None: all, but 224 where 256 are stored.
+        track: Experiment tracker that hears of the run: ``tensorboard``, ``wandb`` or ``mlflow``. A resumed run goes on
+            with those that it had.
         **options: Fields of the budget (``epochs``, ``lr`` ...) and of the method, by name.
 
     Returns:
@@ -95,6 +99,7 @@ def train(
     """
     from longtail.run import load
 
+    tracking.check(track)
     if isinstance(data, str):
         data = datasets.load(
             data,
@@ -129,6 +134,6 @@ def train(
         folder.claim(config, resume)
         world.barrier()
         if not folder.finished:
-            session.run(target, threads=threads, compile=compile, stage1=stage1, settled=runtime)
+            session.run(target, threads=threads, compile=compile, stage1=stage1, settled=runtime, track=track)
         world.barrier()
     return load(folder.path)

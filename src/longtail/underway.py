@@ -20,6 +20,7 @@ from longtail.evaluation import metrics as evaluate
 from longtail.folder import RunFolder
 from longtail.networks import Network
 from longtail.request import Task, build_recipe, build_run_network, network_shape
+from longtail.tracking import Tracking
 from longtail.training.inference import head_logits, network_logits, stored_features
 from longtail.training.loader import check_batch_size, placed
 from longtail.training.loop import Training
@@ -47,6 +48,7 @@ class Session:
         self.best: float | None = None
         self.stage1: str | None = None
         self.training: Training
+        self.tracking: Tracking | None = None
         self._test_features: tuple[int, Tensor] | None = None
         self.stop = StopRequest(world)
 
@@ -58,6 +60,7 @@ class Session:
         compile: str,
         stage1: str | Path | None,
         settled: Runtime | None,
+        track: str | None,
     ) -> None:
         """Train from the start or from the saved state, evaluate and write everything."""
         for stage in self.recipe.stages:
@@ -79,13 +82,15 @@ class Session:
                 self._restore(state)
             elif stage1 is not None:
                 self._take_stage1(Path(stage1))
-            if self.world.is_main:
+            if not self.world.is_main:
+                self.training.run()
+                return
+            with Tracking(track, self.folder.path, config, self.history) as self.tracking:
                 if state is None:
                     self._write_request(runtime)
                 else:
                     self._write_runtime(runtime)
-            self.training.run()
-            if self.world.is_main:
+                self.training.run()
                 self._finish()
 
     def _settle(self, network: Network, device: torch.device, threads: str | int, compile: str) -> Runtime:
@@ -137,6 +142,8 @@ class Session:
         self.history.append(record)
         if self.world.is_main:
             self.folder.append_history(record)
+        if self.tracking is not None:
+            self.tracking.epoch(record, step=len(self.history))
 
     def _save(self, training: Training, force: bool) -> None:
         if not self.world.is_main or not (force or self.folder.state_is_due):
@@ -231,3 +238,5 @@ class Session:
         }
         arrays = {"logits": logits, "targets": targets, **({"expert_logits": raw} if raw.ndim == 3 else {})}
         self.folder.write_results(self.training.network.state_dict(), arrays, metrics)
+        if self.tracking is not None:
+            self.tracking.final(metrics, step=len(self.history))

@@ -43,12 +43,14 @@ class Machine:
         threads: As for `longtail.train`.
         compile: As for `longtail.train`.
         runtime: Settled choices that go before all of these; None: settle what is open.
+        track: As for `longtail.train`.
     """
 
     device: str = "auto"
     threads: str | int = "auto"
     compile: str = "auto"
     runtime: Runtime | None = None
+    track: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _train(cell: Cell, data: LongTailData, reporter: Reporter, machine: Machine)
         threads=machine.threads,
         compile=machine.compile,
         runtime=machine.runtime,
+        track=machine.track,
         **request,
         **config.budget,
         **config.options,

@@ -74,6 +74,7 @@ def _run_grid(
 ) -> tuple[list[Cell], list[Outcome]]:
     from longtail.benchmark import grid
 
+    machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)
     cells = grid.plan(data, names, range(arguments.seeds), out, options=asked, source=source, **arguments.request())
@@ -81,7 +82,7 @@ def _run_grid(
         cells,
         data,
         arguments,
-        arguments.share(**arguments.machine()),
+        machine,
         quiet=arguments.quiet,
         heard=lambda outcomes: write(tabulate(outcomes, names), outcomes, out),
     )

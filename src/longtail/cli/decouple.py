@@ -68,6 +68,7 @@ def run(words: Sequence[str]) -> int:
 def _run_grid(arguments: Decouple, options: dict[str, str], out: Path) -> tuple[list[Cell], list[Outcome]]:
     from longtail.benchmark import decoupling
 
+    machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)
     cells = decoupling.plan(data, range(arguments.seeds), out, options=asked, source=source, **arguments.request())
@@ -75,7 +76,7 @@ def _run_grid(arguments: Decouple, options: dict[str, str], out: Path) -> tuple[
         cells,
         data,
         arguments,
-        arguments.share(**arguments.machine()),
+        machine,
         quiet=arguments.quiet,
         heard=lambda outcomes: write(decoupling.tabulate(outcomes), outcomes, out),
     )

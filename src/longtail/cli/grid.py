@@ -58,13 +58,13 @@ class Spread:
         """
         return None if self.time_limit is None else duration(self.time_limit)
 
-    def share(self, device: str, threads: str, compile: str) -> Machine:
-        """Return how each run uses the machine, given how all of it may be used."""
+    def share(self, device: str, threads: str, compile: str, track: str | None = None) -> Machine:
+        """Return how each run uses the machine, given how all of it may be used, and who hears of the runs."""
         from longtail.benchmark.job import Machine
         from longtail.benchmark.pool import threads_of_each
 
         share = threads_of_each(self.jobs) if threads == "auto" and self.jobs > 1 else threads
-        return Machine(device, share, compile)
+        return Machine(device, share, compile, track=track)
 
     def lanes(self) -> Callable[[Machine], Lanes] | None:
         """Return what does runs side by side; None for one after the other."""

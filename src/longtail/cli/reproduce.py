@@ -63,6 +63,8 @@ class Reproduce(Spread, What):  # fields of the last base come first
     """CPU threads of each run; auto tries which number is fastest now"""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether the network is compiled; auto does it where the run is long enough to pay"""
+    track: Unset[Literal["tensorboard", "wandb", "mlflow"]] = None
+    """Experiment tracker that hears of each run, an extra of the same name (docs/tracking.md)"""
     data_root: Unset[str] = None
     """Folder of the data sets (default: LONGTAIL_DATA, else ./.data)"""
     download: Annotated[bool, arg(help_behavior_hint="")] = False
@@ -129,8 +131,11 @@ def _list(*, as_json: bool) -> None:
 
 
 def _run(arguments: Reproduce, reproduction: Reproduction) -> list[Outcome]:
+    from longtail import tracking
+
+    tracking.check(arguments.track)
     _check_data(arguments, reproduction.cells)
-    machine = arguments.share(arguments.device, arguments.threads, arguments.compile)
+    machine = arguments.share(arguments.device, arguments.threads, arguments.compile, arguments.track)
     out = Path(arguments.out)
     return run_all(
         reproduction.cells,

@@ -82,6 +82,8 @@ class Setup(Reading):
     """Whether the network is compiled; auto does it where the run is long enough to pay"""
     eval_every: Unset[int] = None
     """Epochs between looks at the test set, for the record only (default: 20 looks a run, fewer if they take long)"""
+    track: Unset[Literal["tensorboard", "wandb", "mlflow"]] = None
+    """Experiment tracker that hears of each run, an extra of the same name (docs/tracking.md)"""
 
     def load_data(self, name: str) -> LongTailData:
         """Load the data set with the subset and development set that the runs train on, and say what was decided."""
@@ -108,5 +110,12 @@ class Setup(Reading):
         return {name: getattr(self, name) for name in names}
 
     def machine(self) -> dict[str, Any]:
-        """Return how the machine is to be used."""
-        return {name: getattr(self, name) for name in ("device", "threads", "compile")}
+        """Return how the machine is to be used, and who hears of it.
+
+        Raises:
+            UsageError: The tracker is not installed.
+        """
+        from longtail import tracking
+
+        tracking.check(self.track)
+        return {name: getattr(self, name) for name in ("device", "threads", "compile", "track")}

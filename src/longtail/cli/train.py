@@ -122,6 +122,7 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
     from longtail import borrowing, request, session
     from longtail.training.loop import InterruptedRunError
 
+    machine = arguments.machine()
     data = arguments.load_data(arguments.data or "digits")
     options = arguments.asked(options)
     own: dict[str, Any] = {"seed": arguments.seed, "teacher": arguments.teacher, "options": options}
@@ -144,7 +145,7 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
                 teacher=arguments.teacher,
                 reporter=reporter,
                 **arguments.request(),
-                **arguments.machine(),
+                **machine,
                 **options,
             )
     except InterruptedRunError as stop:
