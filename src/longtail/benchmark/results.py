@@ -100,6 +100,8 @@ def page(
 def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, float] | None = None) -> str:
     """Put tables of CIFAR-100-LT at imbalance 100, methods at their defaults, between the marks of a text; see `page`.
 
+    Those of the full budgets only: what 24 epochs say needs the words beside it on the page.
+
     Raises:
         LongtailError: The text has no marks.
     """
@@ -109,7 +111,7 @@ def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, fl
     if not (found and closed):
         raise LongtailError(f"the text has no {begin} ... {end}")
     parts = []
-    for protocol in ("published", "common", "quick"):
+    for protocol in ("published", "common"):
         chosen = [
             r
             for r in results
