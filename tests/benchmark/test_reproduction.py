@@ -132,8 +132,10 @@ def test_large_tables_say_what_they_need(tmp_path):
     assert "ImageNet_LT_train.txt" in reason
     groups = {c.reason for c in made.comparisons if c.published.groups == "unclear" and c.published.score == "few"}
     assert groups == {"by which rule the classes were grouped is not known"}
-    (other,) = {c.reason for c in plan("deck-002-inat17", Wanted(), tmp_path).comparisons}
-    assert "inat17" in other
+    wanted = Wanted(root=str(tmp_path))
+    others = {c.published.score: c.reason for c in plan("deck-002-inat17", wanted, tmp_path).comparisons}
+    assert "no train2017.json in" in others["top1"]
+    assert others["top3"] == "top3 is not measured"
 
 
 def test_a_wrong_option_of_a_row_is_its_reason():

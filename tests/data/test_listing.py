@@ -6,9 +6,10 @@ import gzip
 
 import pytest
 
+from longtail.data.benchmarks import read_benchmark
 from longtail.data.folder import read_folder
 from longtail.data.listing import class_order, short_name, tidy_name
-from longtail.data.lists import read_lists, read_published
+from longtail.data.lists import read_lists
 from longtail.data.manifest import read_manifest
 from longtail.errors import LongtailError, UsageError
 
@@ -155,7 +156,7 @@ def write_lists(folder, stem, lists, packed=False):
 @pytest.mark.parametrize("folder", ["imagenet-lt", "ImageNet_LT", "."])
 def test_imagenet_lt(tmp_path, folder, packed):
     write_lists(tmp_path / folder, "ImageNet_LT", IMAGENET, packed)
-    listing = read_published("imagenet-lt", tmp_path).settled()
+    listing = read_benchmark("imagenet-lt", tmp_path).settled()
     assert listing.classes == ("n01440764", "n01443537")
     assert [item.split for item in listing.items] == ["train", "train", "val", "val", "test", "test"]
     assert listing.full_path(listing.items[0]) == tmp_path / folder / "train/n01440764/n01440764_190.JPEG"
@@ -168,7 +169,7 @@ def test_inaturalist(tmp_path):
         "val": "train_val2018/Plantae/7477/9f8ecb39e5f767e39e9b28e34488f179.jpg 2\n",
     }
     write_lists(tmp_path / "inat18", "iNaturalist18", lists)
-    listing = read_published("inat18", tmp_path).settled()
+    listing = read_benchmark("inat18", tmp_path).settled()
     assert listing.classes == ("Plantae/7477", "Aves/2788")  # in the order of their numbers
     assert [item.split for item in listing.items] == ["train", "train", "test"]
     assert "validation split is it" in listing.notes[0]
@@ -191,7 +192,7 @@ def test_a_file_in_two_lists(tmp_path):
 
 def test_wrong_lists(tmp_path):
     with pytest.raises(LongtailError, match=r"places-lt: no Places_LT_train.txt in .*\(given as root\)"):
-        read_published("places-lt", tmp_path)
+        read_benchmark("places-lt", tmp_path)
     (tmp_path / "names.txt").write_text("a 0\n")
     with pytest.raises(UsageError, match=r"must be called NAME_train\.txt"):
         read_lists(tmp_path / "names.txt", "x")

@@ -17,7 +17,7 @@ from longtail.benchmark.standin import stand_in
 from longtail.benchmark.table import Summary, summarise
 from longtail.config import read_config
 from longtail.data import DATASETS
-from longtail.data.lists import LIST_DATASETS
+from longtail.data.benchmarks import FILE_DATASETS
 from longtail.errors import LongtailError, UsageError, unknown_name
 from longtail.evaluation import shot_groups
 from longtail.evaluation.shots import ShotRule
@@ -27,7 +27,7 @@ from longtail.run import Run
 from longtail.training.budget import PROTOCOLS, Budget
 
 GROUPS = ("many", "medium", "few")
-READ = {*DATASETS, *LIST_DATASETS}
+READ = {*DATASETS, *FILE_DATASETS}
 _BUDGET = {field.name for field in fields(Budget)}
 
 
@@ -187,7 +187,7 @@ def _request(number: Published, wanted: Wanted) -> Request | str:
         return "by which rule the classes were grouped is not known"
     if not (number.score in ("top1", "top5", *GROUPS) or number.score.startswith("class")):
         return f"{number.score} is not measured"
-    on_lists = number.dataset in LIST_DATASETS
+    on_lists = number.dataset in FILE_DATASETS
     options: dict[str, Any] = dict(number.options)
     if wanted.protocol != "published":  # a schedule of the row's own has no place in another protocol
         options = {name: value for name, value in options.items() if name not in _BUDGET}

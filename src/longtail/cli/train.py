@@ -30,8 +30,8 @@ class What:
     """The flags that stand first in the help."""
 
     data: Positional[Unset[str]] = None
-    """digits (the default), cifar10, cifar100, a folder of class folders, a CSV file (path,label[,split]), or by their
-    lists imagenet-lt, places-lt, inat18 (docs/data.md)"""
+    """digits (the default), cifar10, cifar100, a folder of class folders, a CSV file (path,label[,split]), COCO's JSON,
+    or by their lists imagenet-lt, places-lt, inat17, inat18 (docs/data.md)"""
     method: str = "bsce"
     """METHOD or METHOD+MODIFIER+..., such as ldam+drw; `longtail methods` lists them"""
     seed: int = 0

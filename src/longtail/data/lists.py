@@ -1,65 +1,17 @@
-"""List files, one ``path class-number`` a line: ImageNet-LT, Places-LT, iNaturalist 2018, and others of their kind."""
+"""List files, one ``path class-number`` a line, as ImageNet-LT, Places-LT and iNaturalist 2018 are published."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from longtail.data.listing import SPLITS, Item, Listing
 from longtail.data.problems import Problem
-from longtail.data.root import data_root
 from longtail.errors import LongtailError, UsageError
 
 _LINE = re.compile(r"(.+?)[ \t]+(\d{1,9})")
-
-
-@dataclass(frozen=True)
-class _Published:
-    """A benchmark that is given as list files."""
-
-    folders: tuple[str, ...]
-    stem: str
-    source: str
-
-
-_OLTR = "the lists are linked from github.com/zhmiao/OpenLongTailRecognition-OLTR"
-_PUBLISHED = {
-    "imagenet-lt": _Published(("imagenet-lt", "ImageNet_LT", "ImageNet-LT"), "ImageNet_LT", _OLTR),
-    "places-lt": _Published(("places-lt", "Places_LT", "Places-LT"), "Places_LT", _OLTR),
-    "inat18": _Published(
-        ("inat18", "iNaturalist18", "inat2018"),
-        "iNaturalist18",
-        "the lists are in github.com/facebookresearch/classifier-balancing, data/iNaturalist18",
-    ),
-}
-LIST_DATASETS = tuple(_PUBLISHED)
-"""Names of the published benchmarks that are read from list files."""
-
-
-def read_published(name: str, root: str | os.PathLike[str] | None) -> Listing:
-    """List the files of a published benchmark: ``ROOT/imagenet-lt`` with its list files and its images.
-
-    Args:
-        name: One of `LIST_DATASETS`.
-        root: Folder of the data sets; None takes ``LONGTAIL_DATA``, else ``./.data``.
-
-    Raises:
-        LongtailError: The training list is not there, or a list is damaged.
-    """
-    known = _PUBLISHED[name]
-    where, origin = data_root(root)
-    for folder in (*(where / folder for folder in known.folders), where):
-        found = _existing(folder / f"{known.stem}_train.txt")
-        if found is not None:
-            return read_lists(found, name)
-    raise LongtailError(
-        f"{name}: no {known.stem}_train.txt in {(where / known.folders[0]).resolve()} ({origin})",
-        fix=f"put the lists there, beside the folders of images that they name; {known.source}",
-    )
 
 
 def read_lists(train: Path, name: str) -> Listing:
@@ -85,7 +37,7 @@ def read_lists(train: Path, name: str) -> Listing:
     lines: dict[str, tuple[str, int, str]] = {}
     problems = []
     for split in SPLITS:
-        path = _existing(train.with_name(base.replace("_train.txt", f"_{split}.txt")))
+        path = existing(train.with_name(base.replace("_train.txt", f"_{split}.txt")))
         for file, number in _read_list(path) if path is not None else ():
             if file in lines:
                 problems.append(Problem(file, "listed twice", f"in {lines[file][2]}, then in {split}"))
@@ -96,7 +48,8 @@ def read_lists(train: Path, name: str) -> Listing:
     return Listing(name, train, train.parent, tuple(names[number] for number in sorted(names)), items, tuple(problems))
 
 
-def _existing(path: Path) -> Path | None:
+def existing(path: Path) -> Path | None:
+    """Return a file or its packed form, ``.gz`` behind the name; None where neither is there."""
     packed = path.with_name(f"{path.name}.gz")
     return next((candidate for candidate in (path, packed) if candidate.is_file()), None)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from longtail.data.benchmarks import FILE_DATASETS
 from longtail.data.cifar import read_cifar10, read_cifar100
 from longtail.data.digits import read_digits
 from longtail.data.fullset import FullSet
 from longtail.data.imageset import ImageSet, LongTailData
-from longtail.data.lists import LIST_DATASETS
 from longtail.data.photos import is_path, load_photos
 from longtail.data.scan import Tell
 from longtail.data.splits import (
@@ -51,15 +51,17 @@ def load(
 ) -> LongTailData:
     """Load a data set by name and cut its training set to a long tail, or a person's own images as they are.
 
-    Own images are a folder of class folders, a CSV manifest or list files (docs/data.md). They are decoded once, to a
-    cache that later calls map into memory; ``LongTailData.origin`` says what was decided and what was wrong.
+    Own images are a folder of class folders, a CSV manifest, list files or annotations as COCO has them (docs/data.md).
+    They are decoded once, to a cache that later calls map into memory; ``LongTailData.origin`` says what was decided
+    and what was wrong.
 
     Without a dev set the subset is LDAM-DRW's (`long_tail_indices`); ``subset_seed=0`` is the one of the papers. With a
     dev set both are Longtail_DA's (`dev_split`, then `longtail_da_indices` on the rest), again the published ones at
     ``subset_seed=0``, and the largest class is smaller by the dev images.
 
     Args:
-        name: ``"digits"``, ``"cifar10"``, ``"cifar100"``; ``"imagenet-lt"``, ``"places-lt"``, ``"inat18"``; or a path.
+        name: ``"digits"``, ``"cifar10"``, ``"cifar100"``; ``"imagenet-lt"``, ``"places-lt"``, ``"inat17"``,
+            ``"inat18"``; or a path.
         imbalance: Largest over smallest class, at least 1; None takes the data set's default: digits 50, CIFAR 100.
             Images from files have their own, which is not cut.
         profile: ``"exp"`` or ``"step"``; see `long_tail_counts`. Images from files: ``"natural"``, whatever is given.
@@ -80,7 +82,7 @@ def load(
         raise UsageError(f"subset_seed must be a whole number from 0 to about 4 billion, got {subset_seed!r}")
     if dev_per_class < 0:
         raise UsageError(f"dev_per_class must not be negative, got {dev_per_class}", fix="0 means no dev set")
-    if name in LIST_DATASETS or (name not in DATASETS and is_path(name)):
+    if name in FILE_DATASETS or (name not in DATASETS and is_path(name)):
         _check_uncut(name, imbalance, profile)
         return load_photos(
             name,
@@ -93,7 +95,7 @@ def load(
             tell=tell or _tell_nobody,
         )
     if name not in DATASETS:
-        error = unknown_name("data set", name, [*DATASETS, *LIST_DATASETS])
+        error = unknown_name("data set", name, [*DATASETS, *FILE_DATASETS])
         raise UsageError(f"{error.message}, and no folder or file is called so", fix=error.fix)
     if image_size is not None:
         raise UsageError(f"{name} has images of one size; image_size is for images from files")

@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from longtail.data import decode
+from longtail.data.annotations import read_annotations
 from longtail.data.assemble import Entry, assemble
+from longtail.data.benchmarks import FILE_DATASETS, read_benchmark
 from longtail.data.cache import cache_root, open_cache
 from longtail.data.folder import read_folder
 from longtail.data.holdout import TEST_SHARE, choose_test
 from longtail.data.imageset import LongTailData
 from longtail.data.listing import SPLITS, Listing, short_name
-from longtail.data.lists import LIST_DATASETS, read_lists, read_published
+from longtail.data.lists import read_lists
 from longtail.data.manifest import read_manifest
 from longtail.data.problems import Problem, refuse
 from longtail.data.scan import Tell, scan
@@ -25,13 +27,14 @@ from longtail.errors import LongtailError, UsageError
 SIZES = (8, 16, 32, 48, 64, 96, 128, 160, 192, 224)
 """Training sizes that are chosen by themselves; pretrained networks expect the largest."""
 
+_ENDINGS = (".csv", ".tsv", ".txt", ".txt.gz", ".json")
 _LARGEST_SIZE = 1024
 _PUBLISHED_SIZE = 256  # of which the papers' networks see 224
 
 
 def is_path(name: str) -> bool:
     """Return whether a name stands for a folder or a list of images, and not for a data set by name."""
-    return os.sep in name or name.endswith((".csv", ".tsv", ".txt", ".txt.gz")) or name == "." or Path(name).exists()
+    return os.sep in name or name.endswith(_ENDINGS) or name == "." or Path(name).exists()
 
 
 def load_photos(
@@ -45,7 +48,7 @@ def load_photos(
     known: Sequence[str],
     tell: Tell,
 ) -> LongTailData:
-    """Load a folder, a manifest, a list, or a published benchmark that is given as lists; see `longtail.data.load`.
+    """Load a folder, a manifest, a list, annotations, or a published benchmark of files; see `longtail.data.load`.
 
     Raises:
         UsageError: The path does not exist, or a size or development set is out of range.
@@ -53,11 +56,11 @@ def load_photos(
     """
     if image_size is not None and not 8 <= image_size <= _LARGEST_SIZE:
         raise UsageError(f"image_size is {image_size}; it must be within 8..{_LARGEST_SIZE}")
-    listing = (read_published(name, root) if name in LIST_DATASETS else _list_path(Path(name), known)).settled()
+    listing = (read_benchmark(name, root) if name in FILE_DATASETS else _list_path(Path(name), known)).settled()
     entries, listing = _look(listing, tell)
     entries, listing = _split(entries, listing)
     entries.sort(key=lambda e: (SPLITS.index(e.item.split), e.item.label, e.seen.digest, e.item.path))
-    published = _PUBLISHED_SIZE if name in LIST_DATASETS else None
+    published = _PUBLISHED_SIZE if name in FILE_DATASETS else None
     size = image_size or published or default_size([(e.seen.width, e.seen.height) for e in entries])
     fingerprint = _fingerprint(entries)
     cache = open_cache(
@@ -95,7 +98,12 @@ def _list_path(path: Path, known: Sequence[str]) -> Listing:
         return read_lists(path, name)
     if path.suffix.lower() in (".csv", ".tsv"):
         return read_manifest(path, name)
-    raise UsageError(f"{path}: neither a folder nor a list", fix="lists are .csv, .tsv, or NAME_train.txt")
+    if path.suffix.lower() == ".json":
+        return read_annotations(path, name)
+    raise UsageError(
+        f"{path}: neither a folder nor a list",
+        fix="lists are .csv, .tsv, NAME_train.txt, or .json with annotations as COCO has them",
+    )
 
 
 def _look(listing: Listing, tell: Tell) -> tuple[list[Entry], Listing]:

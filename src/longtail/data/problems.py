@@ -17,6 +17,8 @@ KINDS = {
     "not an image": "in none of the formats that are read",
     "damaged": "an image that cannot be decoded to its end",
     "too large": "more pixels than are safe to decode",
+    "several classes": "annotated as more than one class; left out",
+    "no class": "listed without an annotation; left out",
     "listed twice": "the same file again, or with another class",
     "empty class": "a class without a readable training image; left out",
     "no test image": "a class whose accuracy cannot be measured; used",

@@ -31,7 +31,8 @@ CARD = Card(
 
 PUBLISHED = {"nesterov": True, "milestones": (120, 160)}
 _LONG = {"epochs": 180, "warmup": 0, "schedule": "step", "milestones": (120, 160), "decay": (0.1, 0.01)}
-PUBLISHED_ON = {"inat18": {**_LONG, "batch_size": 128, "lr": 0.05, "weight_decay": 1e-4, "nesterov": True}}
+_INATURALIST = {**_LONG, "batch_size": 128, "lr": 0.05, "weight_decay": 1e-4, "nesterov": True}
+PUBLISHED_ON = {"inat17": _INATURALIST, "inat18": _INATURALIST}
 
 Adaptor = Literal["parabolic", "linear", "cosine", "equal"]
 

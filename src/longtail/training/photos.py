@@ -25,6 +25,9 @@ Start = Literal["scratch", "pretrained", "frozen"]
 SMALL = 64
 """Images with shorter sides than this train as CIFAR's do: a network of 32-fold reduction leaves nothing of them."""
 
+INATURALIST = ("inat17", "inat18")
+"""Trained alike, and without colour jitter."""
+
 _COSINE: dict[str, Any] = {"schedule": "cosine", "milestones": (), "decay": ()}
 _OWN: dict[str, Any] = {**_COSINE, "nesterov": True}
 _KANG: dict[str, Any] = {**_COSINE, "epochs": 90, "batch_size": 512, "lr": 0.2, "warmup": 0}
@@ -41,9 +44,9 @@ QUICK: dict[Start, dict[str, Any]] = {
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
     "imagenet-lt": {**_KANG, "weight_decay": 5e-4},
-    "inat18": {**_KANG, "weight_decay": 1e-4},
+    **{name: {**_KANG, "weight_decay": 1e-4} for name in INATURALIST},
 }
-BACKBONES = {"imagenet-lt": "resnext50", "inat18": "resnet50", "places-lt": "resnet152"}
+BACKBONES = {"imagenet-lt": "resnext50", **dict.fromkeys(INATURALIST, "resnet50"), "places-lt": "resnet152"}
 _LARGEST_SHARE = 4
 
 
@@ -96,7 +99,7 @@ def training_transforms(dataset: str, crop: int, normalize: Normalize) -> Compos
     if crop < SMALL:
         # Where larger images are stored, the middle of the shifted ones; where not, all of them.
         return Compose((RandomCrop(padding=max(crop // 8, 1)), RandomFlip(), CentreCrop(crop), normalize))
-    jitter: tuple[Transform, ...] = () if dataset == "inat18" else (ColorJitter(0.4, 0.4, 0.4),)
+    jitter: tuple[Transform, ...] = () if dataset in INATURALIST else (ColorJitter(0.4, 0.4, 0.4),)
     return Compose((RandomResizedCrop(crop), RandomFlip(), *jitter, normalize))
 
 
