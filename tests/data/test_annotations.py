@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from longtail import data
 from longtail.data.annotations import read_annotations
@@ -119,6 +122,29 @@ def test_what_is_no_annotation_file(tmp_path, text, said):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(LongtailError, match=said):
         read_annotations(path, "x")
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.floats() | st.text(max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "name"]), inner),
+    max_leaves=4,
+)
+
+
+def rows(*keys):
+    return st.lists(st.fixed_dictionaries({key: st.integers(0, 2) | ANY for key in keys}), max_size=4) | ANY
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.fixed_dictionaries({
+    "images": rows("id", "file_name"), "annotations": rows("image_id", "category_id"), "categories": rows("id", "name"),
+}))  # fmt: skip
+def test_any_content_is_a_listing_or_an_error(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(content))
+    with suppress(LongtailError):
+        listing = read_annotations(path, "x")
+        assert {item.label for item in listing.items} == set(listing.classes)
 
 
 def test_contradictions(tmp_path):
