@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from longtail import methods
 from longtail.config import RunConfig, read_config
 from longtail.errors import UsageError
+from longtail.folder import RunFolder
 from longtail.networks import Teacher
-from longtail.request import Task
-from longtail.training.progress import Position
+from longtail.request import Task, build_recipe
 from longtail.training.recipe import Recipe
-from longtail.training.state import load_state
+from longtail.training.sharing import shared_stages, stage_difference
 
 
 def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
@@ -36,28 +34,45 @@ def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
     return run.teacher()
 
 
-def first_stage_state(config: RunConfig, recipe: Recipe, base: Path) -> dict[str, Any]:
-    """Return the saved state of a finished run that can stand in for the first stage of another, or the first few.
+def borrowed_state(config: RunConfig, task: Task, recipe: Recipe, base: Path) -> dict[str, Any]:
+    """Return the state of another run at the end of the last stage that both have in common and that it kept.
+
+    Which stages those are is told from the stages themselves, so that runs of any two methods lend to each other; the
+    result is what training them all would give, bit by bit on the same machine. The history has the borrower's names.
 
     Args:
-        config: The other run's request.
-        recipe: Its recipe, which names the method that it shares the first stages with.
-        base: Folder of the finished run.
+        config: The borrower's request.
+        task: Its task.
+        recipe: Its recipe.
+        base: Folder of the other run.
 
     Raises:
-        UsageError: The method has no such stage, or the run was trained otherwise, or is not finished.
+        UsageError: The two have no stage in common, or the other one has not come so far.
         LongtailError: The folder holds no readable run.
     """
-    there, _ = read_config(base)
-    if recipe.first_stage_of is None:
-        raise UsageError(f"{config.method} has no first stage that a finished run could stand in for")
-    shared = methods.parse(recipe.first_stage_of)
-    options = {key: value for key, value in config.options.items() if key.partition(".")[0] in shared}
-    wanted = replace(config, method=recipe.first_stage_of, options=options)
-    differences = wanted.differences(replace(there, eval_every=wanted.eval_every))
-    if differences:
-        raise UsageError(f"{base} is not the first stage of this run: {'; '.join(differences)}")
-    state = load_state(base / "state.pt")
-    if Position(**state["position"]).stage != recipe.first_stages:
-        raise UsageError(f"{base} is not finished", fix=f"longtail train --resume --out {base}")
-    return state
+    there, more = read_config(base)
+    mine, theirs = config.ground(), there.ground()
+    told = [f"{key} {mine[key]!r} here, {theirs[key]!r} there" for key in mine if mine[key] != theirs[key]]
+    their_task = Task.from_plain(more["data"])
+    if told or their_task != task:
+        raise UsageError(f"{base} was trained otherwise: {'; '.join(told) or 'on other images'}")
+    other = build_recipe(there, their_task, teacher_of(there, their_task))
+    count = shared_stages(recipe, other, config.backbone)
+    if not count:
+        where = stage_difference(recipe.stages[0], other.stages[0]) or "network"
+        raise UsageError(
+            f"{base} ({there.method}) has no first stage of {config.method}: they differ in {where}",
+            fix="--stage1 takes a run with the same first stages; leave it out to train them",
+        )
+    folder = RunFolder(base)
+    for stages in range(count, 0, -1):
+        state = folder.lent_state(stages)
+        if state is not None:
+            both = zip(recipe.stages[:stages], other.stages[:stages], strict=True)
+            names = {lender.name: borrower.name for borrower, lender in both}
+            history = [{**line, "stage": names[line["stage"]]} for line in state["history"]]
+            return {**state, "history": history}
+    raise UsageError(
+        f"{base} kept no state of the end of its stage {other.stages[0].name!r}",
+        fix=f"longtail train --resume --out {base}" if not folder.finished else "train it again in a new folder",
+    )

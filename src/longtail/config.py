@@ -77,6 +77,12 @@ class RunConfig:
             if mine.get(key) != theirs.get(key)
         ]
 
+    def ground(self) -> dict[str, Any]:
+        """Return by name what a stage's result depends on beside the stage: data, seed, network, start, precision."""
+        stages = ("method", "protocol", "budget", "options", "teacher")
+        others = ("eval_every", "source")
+        return {key: value for key, value in asdict(self).items() if key not in (*stages, *others)}
+
     def flat(self) -> dict[str, Any]:
         """Return all that was asked for by name, fields of the budget and options of the method among them."""
         flat: dict[str, Any] = {}

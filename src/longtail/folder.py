@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 import zipfile
 import zlib
@@ -17,9 +19,12 @@ from torch import Tensor
 
 from longtail.config import CONFIG_NAME, RunConfig, read_config, write_config
 from longtail.errors import LongtailError, UsageError
+from longtail.training.progress import Position
 from longtail.training.state import load_state, save_state, write_atomically
 
 LOGITS_NAME = "test_logits.npz"
+KEPT_STATE = "stage-{}.pt"
+"""The state of the end of a stage, by its number from 1."""
 SAVE_SECONDS = 20.0
 """Least time between two states on disk; stops and ends of stages are always saved."""
 
@@ -80,6 +85,28 @@ class RunFolder:
         """Write the state atomically."""
         save_state(self.path / "state.pt", state)
         self._saved = time.monotonic()
+
+    def keep_state(self, stages: int) -> None:
+        """Keep the state just saved, that of the end of so many stages, for runs that begin with the same stages."""
+        state, kept = self.path / "state.pt", self.path / KEPT_STATE.format(stages)
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(state, kept)  # costs nothing: the next state is a new file
+        except OSError:  # a file system without links
+            shutil.copyfile(state, kept)
+
+    def lent_state(self, stages: int) -> dict[str, Any] | None:
+        """Return the state of the end of so many stages; None where it was not kept.
+
+        Raises:
+            LongtailError: The file is damaged.
+        """
+        kept = self.path / KEPT_STATE.format(stages)
+        state = load_state(kept) if kept.exists() else self.load_state()
+        if state is None:
+            return None
+        position = Position(**state["position"])
+        return state if position.stage == stages and not position.entered else None
 
     @property
     def state_is_due(self) -> bool:

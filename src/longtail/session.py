@@ -75,7 +75,7 @@ def train(
         out: The run folder; None: under ``runs/``, named after the request.
         resume: Go on in ``out``, with the threads and the compilation that the run was begun with where these are
             ``auto``.
-        stage1: A finished run whose training equals the method's first stage; it is not trained again.
+        stage1: Another run, of whatever method, with the same first stage or stages; they are not trained again.
         teacher: A finished run on the same classes to learn from, for methods that do (`longtail methods`).
         download: Fetch the data set where it is missing.
         reporter: Hears the progress.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from longtail import methods
-from longtail.borrowing import first_stage_state, teacher_of
+from longtail.borrowing import borrowed_state, teacher_of
 from longtail.config import RunConfig, provenance, read_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError
@@ -150,6 +150,9 @@ class Session:
             return
         outside = {"stage1": self.stage1, "history": self.history, "best": self.best}
         self.folder.save_state({**training.state(), "runtime": training.runtime.asdict(), **outside})
+        position = training.position
+        if 0 < position.stage < len(self.recipe.stages) and not position.entered:
+            self.folder.keep_state(position.stage)
 
     # Beginning and end ------------------------------------------------------------------------------------------
 
@@ -185,12 +188,9 @@ class Session:
 
     def _take_stage1(self, base: Path) -> None:
         """Put a finished run in the place of the first stage, or of the first few."""
-        state = first_stage_state(self.config, self.recipe, base)
-        self.training.restore({**state, "optimizer": None})
-        self.history = list(state["history"])
-        if self.recipe.first_stages == 1:  # several keep the names that they have in that method
-            self.history = [{**line, "stage": self.recipe.stages[0].name} for line in self.history]
-        self.best = state["best"]
+        state = borrowed_state(self.config, self.task, self.recipe, base)
+        self.training.restore(state)
+        self.history, self.best = state["history"], state["best"]
         self.stage1 = str(base)
 
     def _look(self) -> Tensor:

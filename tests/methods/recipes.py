@@ -5,6 +5,7 @@ from __future__ import annotations
 from longtail.data import LongTailData
 from longtail.request import Task, build_recipe, make_config
 from longtail.training.recipe import Recipe
+from longtail.training.sharing import shared_stages
 
 
 def recipe_of(name: str, data: LongTailData, protocol: str = "quick", **options: object) -> Recipe:
@@ -21,3 +22,8 @@ def recipe_of(name: str, data: LongTailData, protocol: str = "quick", **options:
         options=options,
     )
     return build_recipe(config, Task.of(data))
+
+
+def lent(name: str, by: str, data: LongTailData, protocol: str = "quick", **options: object) -> int:
+    """Return how many stages of a method a run of another one, without options, trains too."""
+    return shared_stages(recipe_of(name, data, protocol, **options), recipe_of(by, data, protocol), "small")

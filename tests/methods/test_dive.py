@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recipes import recipe_of
+from recipes import lent, recipe_of
 from safetensors.torch import load_file
 from test_contract import same_results
 from torch import nn
@@ -171,7 +171,8 @@ def test_published_settings_are_those_of_bbn(cifar_like):
         assert stage.schedule.milestones == (120, 160)
         assert stage.schedule.decay == (1e-2, 1e-4)
         assert stage.optimizer.nesterov
-    assert recipe.first_stage_of == "bsce"
+    assert lent("dive", "bsce", cifar_like, "common") == 1
+    assert lent("dive", "bsce", cifar_like, "published") == 0  # which has the recipe of LDAM-DRW
 
 
 @pytest.mark.parametrize(

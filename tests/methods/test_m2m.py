@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recipes import recipe_of
+from recipes import lent, recipe_of
 from torch import nn
 
 import longtail
@@ -154,7 +154,7 @@ def test_before_the_switch_it_is_the_plain_loss_and_after_it_learns(precision):
 def test_the_recipe_is_that_of_the_official_code(digits):
     recipe = recipe_of("m2m", digits)
     guide, learner = recipe.stages
-    assert recipe.first_stage_of == "ce"
+    assert lent("m2m", "ce", digits) == 1
     assert learner.sampling == (DeferredSampling(InstanceSampling(), ClassBalancedSampling(), 24),)
     assert learner.objective.switch == 24  # of 30
     assert (learner.objective.beta, learner.objective.lam, learner.objective.gamma) == (0.999, 0.5, 0.9)

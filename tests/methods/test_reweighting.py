@@ -1,6 +1,6 @@
 import pytest
 import torch
-from recipes import recipe_of
+from recipes import lent, recipe_of
 
 import longtail
 from longtail.sampling import ClassBalancedSampling, InstanceSampling
@@ -31,7 +31,8 @@ def test_powers(digits):
 @pytest.mark.parametrize("classifier", ["ce", "rw", "rs"])
 def test_crt_learns_each_part_in_its_manner(features, classifier, digits):
     recipe = recipe_of("crt", digits, features=features, classifier=classifier)
-    assert recipe.first_stage_of == {"ce": "ce", "rw": "rw", "rs": "cb-sampling"}[features]
+    whole = {"ce": "ce", "rw": "rw", "rs": "cb-sampling"}[features]
+    assert lent("crt", whole, digits, features=features, classifier=classifier) == 1
     for stage, manner in zip(recipe.stages, (features, classifier), strict=True):
         assert stage.sampling == ((ClassBalancedSampling(),) if manner == "rs" else (InstanceSampling(),))
         assert (stage.objective.criterion.class_weights is not None) == (manner == "rw")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from recipes import recipe_of
+from recipes import lent, recipe_of
 from safetensors.torch import load_file
 from test_contract import same_results
 
@@ -25,7 +25,8 @@ def test_a_stage_of_its_own_comes_first(task, digits):
     ]
     assert isinstance(rest[0].objective, SupervisedObjective)
     assert isinstance(rest[0].objective.criterion, LDAMLoss)
-    assert recipe_of("crt+ssp", digits, task=task).first_stage_of is None
+    assert lent("crt+ssp", "ce+ssp", digits) == 2
+    assert lent("crt+ssp", "ce", digits) == 0
 
 
 def test_the_methods_own_classifier_waits(digits):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,7 +136,7 @@ def seconds_left(
     left: dict[Path, float] = {}
     plain: dict[tuple[Any, ...], Cost] = {}
     runtime = machine.runtime or taken_over(cells, machine)
-    names = {cell.folder: cell.config.method for cell in cells}
+    by_folder = {cell.folder: cell for cell in cells}
     for cell in cells:
         if cell.finished:
             left[cell.folder] = 0.0
@@ -147,10 +147,18 @@ def seconds_left(
         if shape not in plain:
             tell(f"measuring plain training of {config.backbone} on {config.dataset}")
             plain[shape] = measure(_plain(cell), runtime)
-        times = factor(config.method) - (factor(names[cell.first_stage]) if cell.first_stage is not None else 0.0)
+        times = factor(config.method) - _lent(cell, by_folder)
         seconds = times * plain[shape].seconds(len(data.train), config.budget["epochs"])
         left[cell.folder] = seconds * (1.0 - _done(cell))
     return left
+
+
+def _lent(cell: Cell, cells: Mapping[Path, Cell]) -> float:
+    """Return what the run that lends its first stages has spent on them, in times of plain training."""
+    if cell.first_stage is None:
+        return 0.0
+    lender = cells[cell.first_stage]
+    return factor(lender.config.method) * sum(lender.stage_epochs[: cell.shared]) / sum(lender.stage_epochs)
 
 
 def _plain(cell: Cell) -> Cell:

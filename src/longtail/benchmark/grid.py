@@ -18,6 +18,7 @@ from longtail.run import Run
 from longtail.training.budget import Budget
 from longtail.training.recipe import Recipe
 from longtail.training.runtime import Runtime
+from longtail.training.sharing import shared_stages
 
 BUDGET_FIELDS = frozenset(Budget.__dataclass_fields__)
 USUAL_REQUEST: Mapping[str, Any] = {
@@ -67,9 +68,10 @@ class Cell:
     Attributes:
         config: What is asked for.
         folder: Its run folder.
-        first_stage: Folder of the run of the grid whose training equals this one's first stage; None without one.
+        first_stage: Folder of the run of the grid whose first stages are this one's too; None without one.
         stage_epochs: Epochs of each stage.
         source: Where its data comes from.
+        shared: How many stages that run has trained for this one.
     """
 
     config: RunConfig
@@ -77,6 +79,7 @@ class Cell:
     first_stage: Path | None
     stage_epochs: tuple[int, ...]
     source: Source
+    shared: int = 0
 
     @property
     def finished(self) -> bool:
@@ -179,9 +182,9 @@ def task_of(config: RunConfig, data: LongTailData) -> Task:
 
 
 def arrange(requests: Iterable[Request], out: Path) -> list[Cell]:
-    """Give every request its folder and, among those of one data set and seed, put first stages in front.
+    """Give every request its folder and, among those of one data set and seed, see who trains stages for whom.
 
-    Requests that are equal are one run.
+    Requests that are equal are one run. A run comes after the one that its first stages are taken from.
 
     Raises:
         UsageError: A folder holds another run.
@@ -197,11 +200,11 @@ def arrange(requests: Iterable[Request], out: Path) -> list[Cell]:
         groups.setdefault(key, {})[folder] = request
     cells = []
     for group in groups.values():
-        leaders = {folder: _leader(request, group) for folder, request in group.items()}
-        for folder in sorted(group, key=lambda folder: folder not in leaders.values()):
-            request = group[folder]
+        leaders = _leaders(group)
+        for folder in _leaders_first(leaders):
+            request, (leader, shared) = group[folder], leaders[folder]
             epochs = tuple(stage.epochs for stage in request.recipe.stages)
-            cells.append(Cell(request.config, folder, leaders[folder], epochs, request.source))
+            cells.append(Cell(request.config, folder, leader, epochs, request.source, shared))
     for cell in cells:
         _check_folder(cell)
     return cells
@@ -215,18 +218,39 @@ def folder_name(config: RunConfig) -> str:
     return "-".join([default_folder(config).name, *extra]).replace(" ", "_")
 
 
-def _leader(request: Request, group: Mapping[Path, Request]) -> Path | None:
-    """Return the folder of the run whose whole training is the request's first stage."""
-    first = request.recipe.first_stage_of
-    if first is None:
-        return None
-    shared = methods.parse(first)
-    options = {key: value for key, value in request.config.options.items() if key.partition(".")[0] in shared}
-    for folder, other in group.items():
-        config = other.config
-        if (config.method, config.options, config.budget) == (first, options, request.config.budget):
-            return folder
-    return None
+def _leaders(group: Mapping[Path, Request]) -> dict[Path, tuple[Path | None, int]]:
+    """Return for each folder that of the run that trains the most epochs for it, and how many stages these are.
+
+    A run with fewer stages leads one with more, of two with as many the first: so nobody waits for itself.
+    """
+    leaders: dict[Path, tuple[Path | None, int]] = dict.fromkeys(group, (None, 0))
+    settled: list[Path] = []
+    for folder in sorted(group, key=lambda folder: len(group[folder].recipe.stages)):
+        most, request = 0, group[folder]
+        for other in settled:
+            count = _shared(request, group[other])
+            epochs = sum(stage.epochs for stage in request.recipe.stages[:count])
+            if epochs > most:
+                most, leaders[folder] = epochs, (other, count)
+        settled.append(folder)
+    return leaders
+
+
+def _shared(ours: Request, theirs: Request) -> int:
+    if ours.config.ground() != theirs.config.ground():
+        return 0
+    return shared_stages(ours.recipe, theirs.recipe, ours.config.backbone)
+
+
+def _leaders_first(leaders: Mapping[Path, tuple[Path | None, int]]) -> list[Path]:
+    """Return the folders in their order, but each after its leader."""
+    order: dict[Path, None] = {}
+    for folder in leaders:
+        line = [folder]
+        while (leader := leaders[line[-1]][0]) is not None:
+            line.append(leader)
+        order |= dict.fromkeys(reversed(line))
+    return list(order)
 
 
 def methods_of(names: Sequence[str]) -> list[str]:

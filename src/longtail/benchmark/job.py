@@ -19,6 +19,7 @@ from longtail import session
 from longtail.benchmark.grid import Cell, Outcome, Source, task_of
 from longtail.data import LongTailData
 from longtail.errors import LongtailError
+from longtail.folder import RunFolder
 from longtail.request import build_recipe, build_run_network
 from longtail.run import Run
 from longtail.training.loop import InterruptedRunError
@@ -163,14 +164,14 @@ def _locks(file: int) -> bool:
 
 def _train(cell: Cell, data: LongTailData, reporter: Reporter, machine: Machine) -> Run:
     first, config = cell.first_stage, cell.config
-    shared = first is not None and all((first / name).exists() for name in ("metrics.json", "state.pt"))
+    lent = first is not None and RunFolder(first).finished and RunFolder(first).lent_state(cell.shared) is not None
     request = {field.name: getattr(config, field.name) for field in fields(config) if field.name in _NAMED}
     return session.train(
         data,
         config.method,
         out=cell.folder,
         resume=cell.begun,
-        stage1=first if shared else None,
+        stage1=first if lent else None,
         reporter=reporter,
         device=machine.device,
         threads=machine.threads,

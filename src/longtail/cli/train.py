@@ -41,7 +41,7 @@ class What:
     resume: Annotated[bool, arg(help_behavior_hint="")] = False
     """Go on with the run in --out"""
     stage1: Unset[str] = None
-    """A finished run that stands in for the first stage of a two-stage method"""
+    """Another run with the same first stage, or stages, which are then not trained again"""
     teacher: Unset[str] = None
     """A finished run to learn from, for methods that distil; `longtail methods` says which"""
 

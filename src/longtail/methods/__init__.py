@@ -7,7 +7,7 @@ recipe. Adding one means adding its file and its row below.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from longtail.errors import UsageError, unknown_name
@@ -248,11 +248,7 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
     presets = {k: v for mod in parts[1:] for k, v in MODIFIERS[mod].presets.items() if k in known}
     recipe = _made(parts[0], METHODS[parts[0]].function, context, **{**presets, **arguments[0]})
     for number, mod in enumerate(parts[1:], 1):
-        before = recipe
-        recipe = _made(mod, MODIFIERS[mod].function, before, context, **arguments[number])
-        if _goes_on(before, recipe):
-            name_before = "+".join(parts[:number])
-            recipe = replace(recipe, first_stage_of=name_before, first_stages=len(before.stages))
+        recipe = _made(mod, MODIFIERS[mod].function, recipe, context, **arguments[number])
     return recipe
 
 
@@ -262,16 +258,3 @@ def _made(part: str, function: Callable[..., Recipe], *on: Recipe | Context, **o
         return function(*on, **options)
     except ValueError as error:
         raise UsageError(f"{part}: {error}") from error
-
-
-def _goes_on(before: Recipe, recipe: Recipe) -> bool:
-    """Return whether a run without a modifier can stand in for all its stages.
-
-    It can where these are the first of those with it, and where only the inference differs; in the latter case a run
-    that stands in for the first stage of what is modified is of more use.
-    """
-    kept = all(a is b for a, b in zip(before.stages, recipe.stages, strict=False))
-    if not kept or recipe.network is not before.network:
-        return False
-    answers_otherwise = recipe.inference is not before.inference and before.first_stage_of is None
-    return len(recipe.stages) > len(before.stages) or (len(recipe.stages) == len(before.stages) and answers_otherwise)

@@ -16,7 +16,7 @@ def augmented(recipe: Recipe, modifier: str, *changes: Transform) -> Recipe:
 
     Args:
         recipe: Any recipe.
-        modifier: Name of the modifier, for messages and for the name of the first stage.
+        modifier: Name of the modifier, for messages.
         changes: Transforms of whole uint8 images, in their order.
 
     Raises:
@@ -27,8 +27,7 @@ def augmented(recipe: Recipe, modifier: str, *changes: Transform) -> Recipe:
     stages = tuple(
         _with(stage, changes) if stage.epochs and stage.trainable == "all" else stage for stage in recipe.stages
     )
-    first = f"{recipe.first_stage_of}+{modifier}" if recipe.first_stage_of else None
-    return replace(recipe, stages=stages, first_stage_of=first)
+    return recipe.with_stages(*stages)
 
 
 def _with(stage: Stage, changes: tuple[Transform, ...]) -> Stage:

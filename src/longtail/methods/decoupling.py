@@ -18,7 +18,7 @@ from longtail.training.recipe import SGD, Recipe, Schedule, Stage
 def features_first(context: Context, *stages: Stage) -> Recipe:
     """Return cross-entropy training followed by the given classifier stages."""
     recipe = ce(context)
-    return replace(recipe.with_stages(replace(recipe.stages[0], name="features"), *stages), first_stage_of="ce")
+    return recipe.with_stages(replace(recipe.stages[0], name="features"), *stages)
 
 
 def classifier_stage(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from longtail.errors import UsageError
 from longtail.methods.card import Card
 from longtail.methods.meta import need_dev
@@ -37,5 +35,4 @@ def dev(recipe: Recipe, context: Context) -> Recipe:
             "+dev puts the development set into the training set, but this method needs it apart",
             fix="use +dev on a method that does not, such as ce+drw+dev",
         )
-    first = recipe.first_stage_of
-    return replace(recipe, first_stage_of=None if first is None else f"{first}+dev")
+    return recipe

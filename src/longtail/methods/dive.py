@@ -246,7 +246,7 @@ def dive(
     if context.teacher is not None:
         return Recipe(stages=(learning,))
     teaching = replace(bsce(context).stages[0], name="teacher")
-    return Recipe(stages=(teaching, replace(learning, new_network=build_network)), first_stage_of="bsce")
+    return Recipe(stages=(teaching, replace(learning, new_network=build_network)))
 
 
 def _row(row: int) -> Row:

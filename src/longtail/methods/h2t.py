@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from longtail.errors import UsageError
 from longtail.methods.card import Card
+from longtail.methods.ce import ce
 from longtail.methods.mixup import mixup
 from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
 from longtail.training.recipe import Recipe
+from longtail.training.sharing import stage_difference
 from longtail.types import Batch, Progress
 
 CARD = Card(
@@ -130,7 +132,7 @@ def h2t(recipe: Recipe, context: Context, *, p: float = 0.3) -> Recipe:
     if not 0 <= p <= 1:
         raise UsageError(f"p is {p}; it must lie between 0 and 1 (the share of channels that is overwritten)")
     recipe = _with_classifier_stage(recipe)
-    if recipe.first_stage_of == "ce":
+    if len(recipe.stages) > 1 and not stage_difference(recipe.stages[0], ce(context).stages[0]):
         recipe = mixup(recipe, context)
     if p == 0:
         return recipe

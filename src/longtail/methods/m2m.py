@@ -212,4 +212,4 @@ def m2m(
         return base.with_stages(learning)
     guide = replace(ce(context).stages[0], name="guide")
     learning = replace(learning, new_network=base.network)
-    return Recipe((guide, learning), inference=base.inference, first_stage_of="ce")
+    return Recipe((guide, learning), inference=base.inference)

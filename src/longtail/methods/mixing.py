@@ -53,8 +53,7 @@ def mix_features(recipe: Recipe, modifier: str, mixing: Mixing, *streams: Sampli
         replace(stage, mixing=mixing, sampling=(*stage.sampling, *streams)) if _trains_features(stage) else stage
         for stage in recipe.stages
     )
-    first = f"{recipe.first_stage_of}+{modifier}" if recipe.first_stage_of else None
-    return replace(recipe, stages=stages, first_stage_of=first)
+    return recipe.with_stages(*stages)
 
 
 def _trains_features(stage: Stage) -> bool:

@@ -226,9 +226,8 @@ def ssd(
         stages.append(student)
     if row == "IV-LWS":
         stages.append(scaling("rescaling"))
-    known = "ce" if task == "none" and context.teacher is None else None
     answer = PickHead("hard" if row == "III-hard" else "soft")
-    return Recipe(stages=tuple(stages), network=network, inference=answer, first_stage_of=known)
+    return Recipe(stages=tuple(stages), network=network, inference=answer)
 
 
 def _features(context: Context, task: SelfTask, form: Form) -> Stage:

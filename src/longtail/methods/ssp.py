@@ -45,7 +45,7 @@ def ssp(recipe: Recipe, context: Context, *, task: Task = "rotation", pretext_ep
         raise UsageError(f"pretext_epochs is {epochs}; it must be at least 1", fix="leave +ssp out for no pre-training")
     first, *others = recipe.stages
     after = replace(first, new_head=_released_for(first.new_head))
-    return replace(recipe, stages=(_pretext_stage(context, task, epochs), after, *others), first_stage_of=None)
+    return recipe.with_stages(_pretext_stage(context, task, epochs), after, *others)
 
 
 def _pretext_stage(context: Context, task: Task, epochs: int) -> Stage:

@@ -240,9 +240,6 @@ class Recipe:
         network: Builds the network from (backbone name, number of classes, channels of the images).
         inference: Module applied to the network's logits at test time. It holds no tensors of its own: loading a run
             rebuilds it from the configuration.
-        first_stage_of: Name of the method whose whole training equals the first stage, or the first ``first_stages``,
-            so that a finished run of it can stand in for them; None where there is none.
-        first_stages: How many stages a run of ``first_stage_of`` stands in for.
         classifier: A stage that trains the classifier alone, for modifiers that need one at the end of a method that
             has none; not run by itself.
     """
@@ -250,8 +247,6 @@ class Recipe:
     stages: tuple[Stage, ...]
     network: Callable[[str, int, int], Network] = build_network
     inference: nn.Module = field(default_factory=nn.Identity)
-    first_stage_of: str | None = None
-    first_stages: int = 1
     classifier: Stage | None = None
 
     def with_stages(self, *stages: Stage) -> Recipe:
