@@ -26,14 +26,13 @@ def shared_stages(ours: Recipe, theirs: Recipe, backbone: str) -> int:
         theirs: Another.
         backbone: Name of the backbone of both, since stages train the same only in the same network.
     """
-    if not same_network(ours, theirs, backbone):
-        return 0
     count = 0
     for mine, other in zip(ours.stages, theirs.stages, strict=False):
         if stage_difference(mine, other):
             break
         count += 1
-    return count
+    # Last, since it may have to build both.
+    return count if count and same_network(ours, theirs, backbone) else 0
 
 
 def same_network(ours: Recipe, theirs: Recipe, backbone: str) -> bool:
