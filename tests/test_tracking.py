@@ -167,10 +167,11 @@ def test_unknown_and_missing_trackers_are_refused_before_anything_is_read(monkey
     assert error.value.fix == "pip install 'longtail[no_such_package]'"
 
 
-@pytest.mark.parametrize("verb", ["train", "compare", "decouple"])
+@pytest.mark.parametrize("verb", ["train", "compare", "decouple", "reproduce"])
 def test_the_command_line_says_at_once_what_is_missing(verb, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main([verb, str(tmp_path / "nowhere"), "--track", "wandb"]) == 2
+    what = "deck-000-experts" if verb == "reproduce" else str(tmp_path / "nowhere")
+    assert main([verb, what, "--track", "wandb"]) == 2
     assert "pip install 'longtail[wandb]'" in capsys.readouterr().err
 
 

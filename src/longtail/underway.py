@@ -187,7 +187,7 @@ class Session:
             self.folder.rewrite_history(self.history)
 
     def _take_stage1(self, base: Path) -> None:
-        """Put a finished run in the place of the first stage, or of the first few."""
+        """Take over from another run the first stages that both share, as far as it kept them."""
         state = borrowed_state(self.config, self.task, self.recipe, base)
         self.training.restore(state)
         self.history, self.best = state["history"], state["best"]

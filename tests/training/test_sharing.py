@@ -12,6 +12,8 @@ from torch import nn
 import longtail
 from longtail import folder
 from longtail.benchmark import grid
+from longtail.benchmark.execution import execute
+from longtail.benchmark.job import Machine
 from longtail.errors import LongtailError
 from longtail.losses import CrossEntropyLoss, LDAMLoss
 from longtail.methods.supervised import SupervisedObjective
@@ -164,6 +166,19 @@ def test_other_data_are_refused_by_name(digits, plain_run, tmp_path):
     base = longtail.train(digits, "ce", out=tmp_path / "ce", **plain_run)
     with pytest.raises(longtail.UsageError, match=r"was trained otherwise: imbalance 10\.0 here, 50\.0 there"):
         longtail.train("digits", "crt", imbalance=10, out=tmp_path / "run", stage1=base.path, **plain_run)
+
+
+def test_a_grid_takes_stages_over_where_they_were_kept_and_trains_them_where_not(digits, tmp_path):
+    machine = Machine("cpu", 1, "off")
+    cells = grid.plan(
+        digits, ["ce+drw", "ce+drs", "ce+cam"], [0], tmp_path, protocol="quick", precision="fp32", options={"epochs": 5}
+    )
+    _, drw, drs, cam = cells
+    done = [outcome.metrics for outcome in execute([drw, drs], digits, machine=machine)]
+    assert [metrics["stage1"] for metrics in done] == [None, str(drw.folder)]
+    (drw.folder / "stage-1.pt").unlink()  # as a run of an earlier version left it
+    (alone,) = execute([cam], digits, machine=machine)
+    assert (alone.status, alone.metrics["stage1"]) == ("done", None)
 
 
 def test_in_a_grid_each_run_comes_after_the_one_that_lends_it_most(digits, tmp_path):

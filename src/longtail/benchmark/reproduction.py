@@ -187,26 +187,26 @@ def _request(number: Published, wanted: Wanted) -> Request | str:
         return "by which rule the classes were grouped is not known"
     if not (number.score in ("top1", "top5", *GROUPS) or number.score.startswith("class")):
         return f"{number.score} is not measured"
-    on_lists = number.dataset in FILE_DATASETS
+    of_files = number.dataset in FILE_DATASETS
     options: dict[str, Any] = dict(number.options)
     if wanted.protocol != "published":  # a schedule of the row's own has no place in another protocol
         options = {name: value for name, value in options.items() if name not in _BUDGET}
     if wanted.epochs is not None:
         options["epochs"] = wanted.epochs
-    elif on_lists and wanted.protocol == "published" and number.epochs is not None:
+    elif of_files and wanted.protocol == "published" and number.epochs is not None:
         options["epochs"] = number.epochs
-    imbalance = None if on_lists else number.imbalance
+    imbalance = None if of_files else number.imbalance
     source = Source(
-        number.dataset, imbalance, "natural" if on_lists else number.profile, 0, number.dev_per_class, wanted.root
+        number.dataset, imbalance, "natural" if of_files else number.profile, 0, number.dev_per_class, wanted.root
     )
-    backbone = number.backbone.lower().replace("-", "") if on_lists and " " not in number.backbone else None
+    backbone = number.backbone.lower().replace("-", "") if of_files and " " not in number.backbone else None
     asked = {**USUAL_REQUEST, "protocol": wanted.protocol, "precision": wanted.precision, "backbone": backbone or None}
     if number.dataset == "places-lt":  # every paper starts from ImageNet there
         asked["weights"] = IMAGENET
     data = _stand_in(source)
     config = make_config(data, number.method, seed=wanted.seeds[0], options=options, **asked)
     # Large tables print a method with several networks and lengths side by side.
-    apart = f"{config.backbone}-{config.budget['epochs']}ep" if on_lists else ""
+    apart = f"{config.backbone}-{config.budget['epochs']}ep" if of_files else ""
     return Request(config, build_recipe(config, task_of(config, data)), source, apart)
 
 
