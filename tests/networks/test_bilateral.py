@@ -63,3 +63,11 @@ def test_other_numbers_of_branches_and_batches_are_refused():
         BilateralBackbone(torch.nn.Identity(), (torch.nn.Identity(),), 3)
     with pytest.raises(ValueError, match="3 batches for 2 branches"):
         build_bilateral_network("small", 7).features(torch.randn(3, 4, 3, 8, 8))
+
+
+def test_the_classifier_begins_as_the_codes_does():
+    """megvii-research/BBN leaves torch's draw, U(-1, 1) / sqrt(2 d): a sixth of the variance of a plain network's."""
+    network = seeded(build_bilateral_network, "resnet32", 100)
+    bound = (2 * network.num_features) ** -0.5
+    assert 0.99 * bound < network.head.weight.detach().abs().max() <= bound
+    assert network.head.weight.detach().std() == pytest.approx(bound / 3**0.5, rel=0.02)

@@ -54,13 +54,19 @@ class BilateralBackbone(Backbone):
 class BilateralHead(LinearHead):
     """One linear classifier with bias on the features of two branches side by side: (2, B, d) -> logits (B, C).
 
+    Its weights begin as torch draws them, U(-1, 1) / sqrt(2 d): with alpha at 1 the features come doubled, and with
+    the wider draw of `LinearHead` BBN would begin at twice the loss of that.
+
     Args:
         num_features: Width d of each branch's features.
         num_classes: Number of classes C.
+
+    Source: github.com/megvii-research/BBN, lib/net/network.py (initialisation).
     """
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__(2 * num_features, num_classes)
+        self.reset_parameters()
         self.num_features = num_features
 
     def forward(self, features: Tensor) -> Tensor:
