@@ -123,6 +123,8 @@ def test_published_settings(digits, cifar_like):
     objective = stage.objective
     assert objective.criterion.keywords["beta"] == pytest.approx(0.995)
     assert objective.classes.sum(1).tolist() == [100, 65, 30]
+    (_, classifier) = recipe_of("reslt+h2t", cifar_like, "published", p=0).stages
+    assert classifier.objective.criterion.keywords["beta"] == 0.3
     given = recipe_of("reslt", digits, head=1, tail=2, beta=0.5).stages[0].objective
     assert (given.criterion.keywords, given.classes.sum(1).tolist()) == ({"beta": 0.5}, [10, 9, 2])
 

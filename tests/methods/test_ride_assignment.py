@@ -74,6 +74,7 @@ def test_published_settings_are_those_of_the_released_configuration(cifar_like):
         1.0,
         round(0.5 + 0.5 * math.cos(0.8 * math.pi), 3),
     ]
+    assert routers.augment == recipe.stages[0].augment != recipe_of("ce", cifar_like, "published").stages[0].augment
     assert (routers.batch_norm, routers.cached_features, routers.trainable) == ("eval", False, "head")
     assert isinstance(recipe.inference, AverageAsked)
     assert lent("ride+ea", "ride", cifar_like, "published") == 2

@@ -118,7 +118,7 @@ def cam(recipe: Recipe, context: Context, *, start: float = 0.8, finetune: float
     if not isinstance(objective, SupervisedObjective):
         raise UsageError(
             "+cam needs the class weights of one classifier, and this method has an objective of its own",
-            fix="use ce+cam or bsce+cam",
+            fix="use ce+cam",
         )
     if objective.criterion.class_weights is not None:
         raise UsageError("+cam would balance twice: this method weighs classes already", fix="use ce+cam")

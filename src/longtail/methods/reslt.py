@@ -33,6 +33,9 @@ PUBLISHED = {"weight_decay": 5e-4, "nesterov": True, "decay": (0.1, 0.01)}
 FLOOR = 1e-7
 """What the official code adds to a probability before it takes the logarithm of the branches' own losses."""
 
+CLASSIFIER_BETA = 0.3
+"""beta of the classifier stage under H2T in its released configuration (CIFAR-10, IF100; without H2T 0.5)."""
+
 # beta by imbalance factor in the authors' configurations of CIFAR-10 and CIFAR-100.
 _LIKE_CIFAR_10 = {10: 0.96, 50: 0.998, 100: 0.998}
 _LIKE_CIFAR_100 = {10: 0.72, 50: 0.99, 100: 0.995}
@@ -94,6 +97,8 @@ def reslt(context: Context, *, beta: float | None = None, head: int | None = Non
     ICE = (sum_B CE(z_H) + sum_MT CE(z_M) + sum_T CE(z_T)) / (|B| + |MT| + |T|), over all images of the batch, those of
     medium and tail classes, and those of tail classes.
 
+    The classifier stage that it offers (``Recipe.classifier``) learns the sum first: beta is 0.3 there.
+
     Args:
         context: Class counts and budget.
         beta: Weight of the branches' own losses; default by classes and imbalance as the authors', see `beta_for`.
@@ -109,7 +114,7 @@ def reslt(context: Context, *, beta: float | None = None, head: int | None = Non
     classes = nested_classes(context.class_counts, head, tail)
     classifier = replace(
         warm_stage(context, epochs=None, lr=None, cached=None),
-        objective=NestedObjective(partial(residual_loss, beta=beta), classes),
+        objective=NestedObjective(partial(residual_loss, beta=CLASSIFIER_BETA), classes),
         batch_norm="eval",
     )
     return Recipe(

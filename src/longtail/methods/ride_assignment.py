@@ -110,18 +110,18 @@ def ea(
     head = _trained_head(recipe, context)
     if not isinstance(head, ExpertHead) or len(head.heads) < 2:
         raise UsageError("+ea has nothing to route: this method has a single expert", fix="use 2 experts or more")
-    routers = _router_stage(context, AssignmentObjective(pos_weight), router_epochs, top_k)
+    routers = _router_stage(recipe, context, AssignmentObjective(pos_weight), router_epochs, top_k)
     return replace(recipe, stages=(*recipe.stages, routers), inference=AverageAsked())
 
 
-def _router_stage(context: Context, objective: nn.Module, epochs: int, top_k: int) -> Stage:
-    """Return the routers' training: as in the official configurations under ``published``, else on stored features."""
+def _router_stage(recipe: Recipe, context: Context, objective: nn.Module, epochs: int, top_k: int) -> Stage:
+    """Return the routers' training: on the experts' own images under ``published``, as the code's, else on features."""
     published = context.protocol == "published"
     return Stage(
         name="routers",
         objective=objective,
         epochs=epochs,
-        augment=context.augment if published else context.plain,
+        augment=recipe.stages[-1].augment if published else context.plain,
         batch_size=min(512, sum(context.class_counts)) if published else context.budget.batch_size,
         optimizer=SGD(lr=0.01, weight_decay=5e-4, nesterov=True),
         schedule=Schedule(epochs, "cosine", warmup=0, milestones=(), decay=()),
