@@ -73,7 +73,7 @@ def readme_examples():
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("example", readme_examples(), ids=["train-and-load", "own-loop"])
+@pytest.mark.parametrize("example", readme_examples(), ids=["train-and-load", "own-loop", "mixing"])
 def test_the_readme_s_python_examples_run(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})

@@ -22,6 +22,8 @@ def test_unknown_names_offer_the_nearest_or_all():
     assert unknown_name("option", "--epoch", ["--epochs", "--epochs"]).fix == "did you mean --epochs?"
     # Two dashes are in all flags, and make none of them alike.
     assert unknown_name("option", "--qq", ["--lr"]).fix == "known: --lr"
+    assert unknown_name("method", "cRT", ["crt", "la"]).fix == "did you mean crt?"
+    assert unknown_name("method", "BalancedSoftmax", ["bsce"], {"bsce": "Balanced softmax"}).fix == "did you mean bsce?"
 
 
 def test_importing_the_package_loads_no_torch():

@@ -13,6 +13,11 @@ def test_a_plain_batch_has_its_classes_and_no_shares():
     assert shares is None
 
 
+def test_anyone_s_images_are_numbered_as_they_stand():
+    batch = Batch.of(torch.empty(2, 0), TARGETS)
+    assert (len(batch), batch.indices.tolist(), batch.mixed_targets) == (2, [0, 1], None)
+
+
 def test_a_mixed_batch_has_the_classes_of_both_images_with_their_shares():
     targets, shares = Batch(torch.empty(2, 0), TARGETS, torch.arange(2), OTHERS, LAM).labels()
     assert targets.tolist() == [0, 1, 2, 0]

@@ -1,7 +1,8 @@
 """Long-tailed visual recognition: train, compare and reproduce methods for images with rare classes.
 
 The top level loads nothing heavy: `longtail.train` and `longtail.load` import torch on first use, and the parts
-are sub-packages of their own (`longtail.losses`, `.sampling`, `.augment`, `.networks`, `.evaluation`).
+are sub-packages of their own: `longtail.data`, `.losses`, `.sampling`, `.augment`, `.networks` and `.evaluation` for
+any training loop, `.methods` and `.training` for new methods, `.benchmark` and `.report` for many runs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 class LongtailError(Exception):
@@ -36,17 +37,23 @@ class UsageError(LongtailError):
     exit_status = 2
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: str, known: Iterable[str], titles: Mapping[str, str] | None = None) -> UsageError:
     """Build the error for a name that does not exist, with the nearest names that do.
 
     Args:
         kind: What the name should have been, for example ``"method"``.
         name: The name as given.
         known: All valid names.
+        titles: What else they are called, by name: ``{"bsce": "Balanced softmax"}``.
     """
     names = sorted(set(known))
-    # Without the dashes of flags, which make all of them alike.
-    bare = {each.lstrip("-"): each for each in names}
-    close = [bare[match] for match in difflib.get_close_matches(name.lstrip("-"), bare, n=3, cutoff=0.5)]
+    spelled = {_bare(title): each for each, title in (titles or {}).items()} | {_bare(each): each for each in names}
+    matches = difflib.get_close_matches(_bare(name), spelled, n=3, cutoff=0.5)
+    close = list(dict.fromkeys(spelled[match] for match in matches))
     fix = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names)}"
     return UsageError(f"unknown {kind} {name!r}", fix=fix)
+
+
+def _bare(name: str) -> str:
+    """Return a name without case, spaces and the dashes of flags, which make all of them alike."""
+    return re.sub(r"[\W_]", "", name).casefold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -26,6 +27,11 @@ class Batch:
     indices: Tensor
     mixed_targets: Tensor | None = None
     lam: Tensor | None = None
+
+    @classmethod
+    def of(cls, images: Tensor, targets: Tensor) -> Self:
+        """Return a batch of anyone's images (B, C, H, W) and classes (B,), numbered as they stand."""
+        return cls(images, targets, torch.arange(len(targets), device=targets.device))
 
     def __len__(self) -> int:
         return len(self.targets)

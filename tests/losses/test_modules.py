@@ -8,6 +8,7 @@ import pytest
 import torch
 from loss_table import COUNTS, MODULES, WEIGHTED_MODULES, batch, value_and_grad
 
+from longtail import losses
 from longtail.losses import (
     CBLoss,
     CDTLoss,
@@ -42,6 +43,12 @@ def extreme_logits() -> torch.Tensor:
     values = torch.tensor([-1e4, 0.0, 1e4])
     patterns = torch.cartesian_prod(values, values, values, values)
     return torch.cat([patterns, torch.zeros(len(patterns), C - 4)], dim=1)
+
+
+def test_the_table_of_these_tests_holds_every_loss():
+    public = [getattr(losses, name) for name in losses.__all__]
+    modules = {each for each in public if isinstance(each, type) and issubclass(each, losses.ClassCountLoss)}
+    assert {type(make(COUNTS)) for make in MODULES.values()} == modules - {losses.ClassCountLoss}
 
 
 @every_module

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import longtail
+from held_out import needs_dev
 from longtail import augment, methods
 from longtail import data as datasets
 from longtail.config import read_config
@@ -26,7 +27,6 @@ from longtail.training.world import World
 from longtail.underway import Session
 from pretended_gpu import CPU, CUDA, PretendedGPU, WrongPlaceError
 
-NEED_DEV = {"da-meta", "l2rw", "meta-weight-net", "cb-finetune"}
 NAMES = [*methods.names(), "ce+drs+mixup", "bsce+cutmix", "ce+remix", "ldam+drw+cmo", "crt+h2t", "ride+h2t", "ride+ea"]
 NAMES += ["ce+ssp", "ce+post-hoc-la", "ldam+drw+dev", "ce+mixup+cam"]
 
@@ -66,8 +66,7 @@ class Steps(SilentReporter):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_keeps_its_tensors_together_and_no_step_waits(name, gpu, tmp_path, monkeypatch):
-    held_out = 5 if NEED_DEV & {*name.split("+")} or "dev" in name else 0
-    data = datasets.load("digits", dev_per_class=held_out)
+    data = datasets.load("digits", dev_per_class=5 if needs_dev(name) else 0)
     asked = {"subset_seed": 0, "protocol": "quick", "seed": 0, "backbone": None, "precision": "fp32"}
     config = make_config(data, name, eval_every=None, options={"epochs": 3}, **asked)
     steps = Steps(gpu)

@@ -12,10 +12,12 @@ from longtail.augment.randaugment import RandAugment
 from longtail.augment.remix import Remix
 from longtail.augment.sometimes import Grey, Sometimes
 from longtail.augment.transforms import Compose, Normalize, Transform
+from longtail.types import Batch, Progress
 
 __all__ = [
     "CMO",
     "AutoAugment",
+    "Batch",
     "CentreCrop",
     "ColorJitter",
     "Compose",
@@ -25,6 +27,7 @@ __all__ = [
     "Mixing",
     "Mixup",
     "Normalize",
+    "Progress",
     "RandAugment",
     "RandomCrop",
     "RandomFlip",

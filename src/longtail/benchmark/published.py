@@ -1,8 +1,7 @@
 """Numbers that papers, their codes and slides printed, as data: one CSV file per table in ``tables/``.
 
 A file holds a table as printed. What holds for all of it (data set, backbone, epochs, source ...) stands in
-``tables/tables.yaml``, and ``tables/README.md`` tells what the columns mean. Single numbers, of which no whole table is
-at hand, stand in ``published.csv``.
+``tables/tables.yaml``, and ``tables/README.md`` tells what the columns mean.
 """
 
 from __future__ import annotations
@@ -242,25 +241,8 @@ def _column_facts(column: str) -> dict[str, Any]:
 
 @cache
 def load() -> tuple[Published, ...]:
-    """Return all published numbers: those of the tables, then the single ones that no table holds."""
-    cells = [cell for name in names() for cell in table(name).cells]
-    known = {(c.method, c.dataset, c.imbalance, c.value) for c in cells if c.score == "top1"}
-    single = (_single(line) for line in csv.DictReader(_text("published.csv").splitlines()))
-    return (*cells, *(c for c in single if (c.method, c.dataset, c.imbalance, c.value) not in known))
-
-
-def _single(line: Mapping[str, str]) -> Published:
-    value, metric = float(line["value"]), line["metric"]
-    return Published(
-        method=line["method"],
-        dataset=line["dataset"],
-        imbalance=float(line["imbalance"]) if line["imbalance"] else None,
-        metric="error" if metric == "error" else "accuracy",
-        value=value,
-        printed=round(100.0 - value, 3) if metric == "error" else value,
-        source=line["source"],
-        note=line["note"],
-    )
+    """Return all published numbers, table after table."""
+    return tuple(cell for name in names() for cell in table(name).cells)
 
 
 def find(

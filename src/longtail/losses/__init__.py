@@ -1,4 +1,4 @@
-"""Losses for long-tailed training: for each a pure function and a module that needs only class counts.
+"""Losses for long-tailed training: pure functions, and modules that need only class counts.
 
 Every module is called as ``loss(logits, targets, sample_weights=None)``; every function returns the loss of each
 sample, (B,), for `reduce_losses` or for you to weight. All work in any training loop::

@@ -55,6 +55,7 @@ class BalancedSoftmaxLoss(ClassCountLoss):
         https://github.com/jiawei-ren/BalancedMetaSoftmax-Classification (loss/BalancedSoftmaxLoss.py).
     """
 
+    balances = True
     log_counts: Tensor
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,11 +47,14 @@ class ClassCountLoss(nn.Module, ABC):
         class_counts: The counts, int64, (C,).
         class_weights: The weights, float64, (C,), or None.
         reduction: The reduction's name.
+        balances: Whether logits that it trained answer a test with equal classes by themselves, so that neither the
+            samples nor the answer should be balanced too.
 
     Raises:
         ValueError: If an argument breaks these rules.
     """
 
+    balances: ClassVar[bool] = False
     class_counts: Tensor
     class_weights: Tensor | None
 

@@ -66,6 +66,7 @@ class CDTLoss(ClassCountLoss):
         https://github.com/zhangyongshun/BagofTricks-LT (class_dependent_temperatures_loss.py).
     """
 
+    balances = True
     temperatures: Tensor
 
     def __init__(

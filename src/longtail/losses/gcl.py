@@ -99,6 +99,7 @@ class GCLLoss(ClassCountLoss):
         https://github.com/Keke921/GCLLoss (losses.py).
     """
 
+    balances = True
     sizes: Tensor
 
     def __init__(

@@ -97,6 +97,7 @@ class LogitAdjustmentLoss(ClassCountLoss):
         https://github.com/google-research/google-research (logit_adjustment/utils.py).
     """
 
+    balances = True
     adjustments: Tensor
 
     def __init__(

@@ -69,6 +69,7 @@ class VSLoss(ClassCountLoss):
         https://github.com/orparask/VS-Loss (class_imbalance/losses.py).
     """
 
+    balances = True
     factors: Tensor
     shifts: Tensor
 

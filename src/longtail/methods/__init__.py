@@ -170,15 +170,19 @@ def parse(name: str) -> tuple[str, ...]:
     if method not in METHODS:
         if method in MODIFIERS:
             raise UsageError(f"{method!r} is a modifier; it needs a method before it", fix=f"for example ce+{method}")
-        raise unknown_name("method", method, METHODS)
+        raise unknown_name("method", method, METHODS, _titles(METHODS))
     for mod in mods:
         if mod in METHODS:
             raise UsageError(f"{mod!r} is a method, not a modifier; a run has one method", fix=f"use {method} or {mod}")
         if mod not in MODIFIERS:
-            raise unknown_name("modifier", mod, MODIFIERS)
+            raise unknown_name("modifier", mod, MODIFIERS, _titles(MODIFIERS))
         if mods.count(mod) > 1:
             raise UsageError(f"modifier {mod!r} is given twice in {name!r}")
     return (method, *(mod for mod in MODIFIERS if mod in mods))
+
+
+def _titles(entries: Mapping[str, Entry]) -> dict[str, str]:
+    return {name: entry.card.title for name, entry in entries.items()}
 
 
 def canonical(name: str) -> str:
@@ -194,7 +198,7 @@ def card(name: str) -> Card:
     """
     entries = {**METHODS, **MODIFIERS}
     if name not in entries:
-        raise unknown_name("method", name, entries)
+        raise unknown_name("method", name, entries, _titles(entries))
     return entries[name].card
 
 

@@ -13,7 +13,7 @@ from longtail.augment import Mixing
 from longtail.augment.foreground import activation_masks, draw_moves, move_foregrounds
 from longtail.errors import UsageError
 from longtail.methods.card import Card
-from longtail.methods.deferred import one_stage, split
+from longtail.methods.deferred import one_stage, refuse_balanced, split
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Network, Teacher
 from longtail.sampling import ClassBalancedSampling
@@ -111,7 +111,7 @@ def cam(recipe: Recipe, context: Context, *, start: float = 0.8, finetune: float
             for ImageNet-LT. Not used where nothing is mixed.
 
     Raises:
-        UsageError: The recipe has several stages, samples or weighs by class already, or another objective.
+        UsageError: The recipe has several stages, balances already, or has another objective.
     """
     stage = one_stage(recipe, "cam")
     objective = stage.objective
@@ -120,8 +120,7 @@ def cam(recipe: Recipe, context: Context, *, start: float = 0.8, finetune: float
             "+cam needs the class weights of one classifier, and this method has an objective of its own",
             fix="use ce+cam",
         )
-    if objective.criterion.class_weights is not None:
-        raise UsageError("+cam would balance twice: this method weighs classes already", fix="use ce+cam")
+    refuse_balanced(objective, "cam")
     if not 0 <= finetune <= 1:
         raise UsageError(f"finetune is {finetune}; it must lie between 0 and 1 (a share of the epochs)")
     early, late = split(stage, start)

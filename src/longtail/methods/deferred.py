@@ -47,6 +47,15 @@ def one_stage(recipe: Recipe, modifier: str) -> Stage:
     return stage
 
 
+def refuse_balanced(objective: SupervisedObjective, modifier: str) -> None:
+    """Say that a modifier which balances samples would balance twice, where the loss balances already."""
+    criterion = objective.criterion
+    if criterion.class_weights is not None or criterion.balances:
+        raise UsageError(
+            f"+{modifier} would balance twice: this method's loss balances already", fix=f"use ce+{modifier}"
+        )
+
+
 def switch_epoch(epochs: int, start: float) -> int:
     """Return the 0-based epoch at a share ``start`` of ``epochs``.
 
@@ -114,10 +123,10 @@ def drs(recipe: Recipe, context: Context, *, start: float = 0.8) -> Recipe:
         start: Share of the epochs before the switch.
 
     Raises:
-        UsageError: The recipe has several stages or samples by class already.
+        UsageError: The recipe has several stages, samples by class already, or has a loss that balances.
     """
     stage = one_stage(recipe, "drs")
-    if isinstance(stage.objective, SupervisedObjective) and stage.objective.criterion.class_weights is not None:
-        raise UsageError("+drs would balance twice: this method weighs classes already", fix="use ce+drs")
+    if isinstance(stage.objective, SupervisedObjective):
+        refuse_balanced(stage.objective, "drs")
     early, late = split(stage, start)
     return recipe.with_stages(early, replace(late, sampling=(ClassBalancedSampling(),)))

@@ -11,8 +11,9 @@ from longtail.losses import LogitAdjustmentLoss
 from longtail.methods.card import Card
 from longtail.methods.inference import SubtractLogPrior
 from longtail.methods.supervised import SupervisedObjective
+from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
-from longtail.training.recipe import Recipe
+from longtail.training.recipe import Recipe, Stage
 
 CARD = Card(
     title="Logit-adjusted loss",
@@ -41,6 +42,14 @@ def la(context: Context, *, tau: float = 1.0) -> Recipe:
     return Recipe(stages=(context.stage(SupervisedObjective(LogitAdjustmentLoss(context.class_counts, tau=tau))),))
 
 
+def _keeps_prior(stage: Stage) -> bool:
+    """Return whether a classifier that a stage trains expects the classes as often as the training set has them."""
+    objective = stage.objective
+    if not isinstance(objective, SupervisedObjective) or stage.sampling[0] != InstanceSampling():
+        return False
+    return not objective.criterion.balances and objective.criterion.class_weights is None
+
+
 def post_hoc_la(recipe: Recipe, context: Context, *, tau: float = 1.0) -> Recipe:
     """Predict argmax_c z_c - tau log pi_c with the trained network.
 
@@ -50,8 +59,16 @@ def post_hoc_la(recipe: Recipe, context: Context, *, tau: float = 1.0) -> Recipe
         tau: Strength; the paper's default is 1.
 
     Raises:
-        UsageError: The recipe has an inference rule of its own.
+        UsageError: The recipe has an inference rule of its own, or its classifier is balanced already.
     """
     if not isinstance(recipe.inference, nn.Identity):
-        raise UsageError("+post-hoc-la needs plain logits at test time, but this method has its own inference rule")
+        raise UsageError(
+            "+post-hoc-la needs plain logits at test time, but this method has its own inference rule",
+            fix="use ce+post-hoc-la",
+        )
+    if not _keeps_prior(recipe.stages[-1]):
+        raise UsageError(
+            "+post-hoc-la would balance twice: this method's classifier is made for equal classes already",
+            fix="use ce+post-hoc-la",
+        )
     return replace(recipe, inference=SubtractLogPrior(context.class_counts, tau))

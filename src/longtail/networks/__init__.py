@@ -1,6 +1,9 @@
 """Networks: backbones that turn images into features, heads that turn features into logits."""
 
+from longtail.networks.allies import AllyHead
 from longtail.networks.backbone import Backbone, pool
+from longtail.networks.bilateral import BilateralHead
+from longtail.networks.causal import CausalNormHead
 from longtail.networks.cifar_resnet import BasicBlock, CifarResNet, stage
 from longtail.networks.experts import ExpertBackbone, ExpertHead, build_expert_network
 from longtail.networks.features import FeatureBackbone
@@ -12,6 +15,7 @@ from longtail.networks.heads import (
     TauNormHead,
     linear_full_precision,
 )
+from longtail.networks.memory import MetaEmbeddingHead
 from longtail.networks.network import BACKBONES, PHOTO_BACKBONES, Network, build_backbone, build_network
 from longtail.networks.resnet import ResNet
 from longtail.networks.routing import RoutedHead, ask_in_turn, multiplications, running_means
@@ -23,8 +27,11 @@ from longtail.networks.weights import initial_weights, load_backbone, normalisat
 __all__ = [
     "BACKBONES",
     "PHOTO_BACKBONES",
+    "AllyHead",
     "Backbone",
     "BasicBlock",
+    "BilateralHead",
+    "CausalNormHead",
     "CifarResNet",
     "CosineHead",
     "ExpertBackbone",
@@ -32,6 +39,7 @@ __all__ = [
     "FeatureBackbone",
     "LearnableScalingHead",
     "LinearHead",
+    "MetaEmbeddingHead",
     "NearestMeanHead",
     "Network",
     "ResNet",

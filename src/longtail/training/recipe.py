@@ -238,8 +238,8 @@ class Recipe:
     Attributes:
         stages: In the order in which they run.
         network: Builds the network from (backbone name, number of classes, channels of the images).
-        inference: Module applied to the network's logits at test time. It holds no tensors of its own: loading a run
-            rebuilds it from the configuration.
+        inference: Module applied to the network's logits at test time. It learns nothing and saves no tensors: a loaded
+            run rebuilds it from the configuration.
         classifier: A stage that trains the classifier alone, for modifiers that need one at the end of a method that
             has none; not run by itself.
     """
