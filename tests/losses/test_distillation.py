@@ -44,6 +44,13 @@ def test_flattening_given_probabilities_equals_flattening_logits():
     torch.testing.assert_close(flatten_probabilities(logits.softmax(-1), 3.0, 0.5), soft_targets(logits, 3.0, 0.5))
 
 
+def test_tiny_temperatures_of_given_probabilities_decide():
+    given = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.0, 1.0]])
+    decided = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert torch.equal(flatten_probabilities(given, 1e-3), decided)
+    assert torch.equal(flatten_probabilities(torch.full((1, 4), 0.25), 1e-3), torch.full((1, 4), 0.25))
+
+
 def test_heat_flattens_and_cold_decides():
     logits = draw(20, 10)
     torch.testing.assert_close(soft_targets(logits, 1e9), torch.full((20, 10), 0.1, dtype=torch.float64))

@@ -41,7 +41,8 @@ def flatten_probabilities(
         temperature: T > 0.
         power: p > 0.
     """
-    raised = probabilities.pow(power / temperature)
+    # Relative to the largest, which stays 1: raised to a large power, a whole row of probabilities would underflow.
+    raised = (probabilities / probabilities.amax(-1, keepdim=True)).pow(power / temperature)
     return raised / raised.sum(-1, keepdim=True)
 
 
