@@ -81,3 +81,10 @@ def test_logits_are_not_rounded_under_autocast():
     exact = head(features)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(head(features), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_distances_are_not_rounded_under_autocast():
+    features, centroids = torch.randn(4, 64), torch.randn(5, 64)
+    exact = squared_distances(features, centroids)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(squared_distances(features, centroids), exact)

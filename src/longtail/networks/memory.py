@@ -61,7 +61,9 @@ class MetaEmbeddingHead(nn.Module):
 def squared_distances(features: Tensor, centroids: Tensor) -> Tensor:
     """Return ||v - c_k||^2 of features (B, d) and centroids (C, d): (B, C), at least 0.
 
-    By the binomial formula, as in the official code: C d numbers for each image are never in memory together.
+    By the binomial formula, as in the official code: C d numbers for each image are never in memory together. Not under
+    autocast: the formula subtracts large numbers.
     """
-    lengths = features.square().sum(-1, keepdim=True) + centroids.square().sum(-1)
-    return (lengths - 2 * features @ centroids.T).clamp(min=0)
+    with torch.autocast(features.device.type, enabled=False):
+        lengths = features.square().sum(-1, keepdim=True) + centroids.square().sum(-1)
+        return (lengths - 2 * features @ centroids.T).clamp(min=0)
