@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from meta_steps import CASES, COUNTS, Perceptron, check_parameters, small, stored, unreduced
+from recipes import recipe_of
 from torch.func import functional_call
 
+from longtail.augment import RandomCrop
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.meta import WeightRecord
 from longtail.methods.meta_weight_net import MetaWeightNetObjective, WeightNet, shares, weight_of
@@ -92,3 +95,10 @@ def test_the_weighting_network_s_gradient_is_the_double_backward_s(form):
     for (name, value), gradient in zip(net.values().items(), slow, strict=True):
         descent = (gradient + 5e-4 * before[name]).detach()  # the first step of Nesterov momentum
         torch.testing.assert_close(before[name].detach() - value, 1.9 * descent, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(("protocol", "padding"), [("published", "reflect"), ("common", "zero")])
+def test_published_crops_are_padded_by_reflection(protocol, padding, cifar_like):
+    data = replace(cifar_like, dev=cifar_like.train.subset(torch.arange(100)))
+    (stage,) = recipe_of("meta-weight-net", data, protocol).stages
+    assert RandomCrop(4, padding) in stage.augment.transforms

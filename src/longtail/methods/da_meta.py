@@ -8,14 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from longtail.augment import Compose, RandomCrop
 from longtail.errors import UsageError
 from longtail.losses import ClassCountLoss, CrossEntropyLoss, FocalLoss, LDAMLoss, effective_number_weights
 from longtail.methods.card import Card
 from longtail.methods.deferred import split
 from longtail.methods.inference import ScaleLogits
 from longtail.methods.ldam import cosine_network
-from longtail.methods.meta import Forwarded, WeightRecord, batch_total, forward, gains, need_dev
+from longtail.methods.meta import Forwarded, WeightRecord, augmentation, batch_total, forward, gains, need_dev
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import build_network
 from longtail.sampling import InstanceSampling
@@ -135,11 +134,6 @@ def learns(tau: float, strength: float | None) -> bool:
     return tau > 0 if strength is None else strength > 0
 
 
-def _reflected(augment: Compose) -> Compose:
-    """Return the transforms with crops that are padded by reflection, as the official code does on CIFAR."""
-    return Compose(tuple(replace(t, mode="reflect") if isinstance(t, RandomCrop) else t for t in augment.transforms))
-
-
 def _criteria(
     loss: LossName, context: Context, gamma: float, max_m: float, s: float
 ) -> tuple[ClassCountLoss, ClassCountLoss]:
@@ -199,9 +193,7 @@ def da_meta(
     if meta:
         need_dev(context, "da-meta with tau > 0")
     criterion, cross_entropy = _criteria(loss, context, gamma, max_m, s)
-    plain = context.stage(SupervisedObjective(criterion))
-    if context.protocol == "published":
-        plain = replace(plain, augment=_reflected(plain.augment))
+    plain = replace(context.stage(SupervisedObjective(criterion)), augment=augmentation(context))
     early, late = split(plain, start)
     total = sum(context.class_counts)
     by_form = 0.9999 if form == "code" else (total - 1) / total

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from longtail.augment import Compose, RandomCrop
 from longtail.errors import UsageError
 from longtail.losses import ClassCountLoss
 from longtail.losses.base import upcast
@@ -45,6 +46,14 @@ class Forwarded:
     batch: Batch
     losses: Tensor
     record: ConvolutionRecord
+
+
+def augmentation(context: Context) -> Compose:
+    """Return the training transforms, under ``published`` with crops padded by reflection as in both CIFAR codes."""
+    if context.protocol != "published":
+        return context.augment
+    steps = context.augment.transforms
+    return Compose(tuple(replace(t, mode="reflect") if isinstance(t, RandomCrop) else t for t in steps))
 
 
 def losses_of(criterion: ClassCountLoss, logits: Tensor, targets: Tensor) -> Tensor:

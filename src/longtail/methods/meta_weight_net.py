@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from longtail.errors import UsageError
 from longtail.losses import ClassCountLoss, CrossEntropyLoss
 from longtail.methods.card import Card
-from longtail.methods.meta import WeightRecord, forward, gains, need_dev
+from longtail.methods.meta import WeightRecord, augmentation, forward, gains, need_dev
 from longtail.networks import Network
 from longtail.sampling import InstanceSampling
 from longtail.training.budget import Context
@@ -175,7 +175,7 @@ def meta_weight_net(context: Context, *, form: Form = "code", meta_lr: float = 1
     """L = sum_i V(CE_i; Theta) CE_i / sum_j V_j, with Theta one SGD step ahead on L_D(theta~(Theta)).
 
     Under ``published`` the class-imbalance code's 100 epochs of batches of 100, x 0.1 after 80 and 90, weight decay
-    5e-4, Nesterov momentum, no warm-up.
+    5e-4, Nesterov momentum, no warm-up, and reflecting crops.
 
     Args:
         context: Class counts, budget and development set.
@@ -194,4 +194,4 @@ def meta_weight_net(context: Context, *, form: Form = "code", meta_lr: float = 1
     record = WeightRecord(context.num_classes, context.budget.epochs)
     criterion = CrossEntropyLoss(context.class_counts)
     stage = context.stage(MetaWeightNetObjective(criterion, WeightNet(hidden, meta_lr), form, record))
-    return Recipe(stages=(replace(stage, dev=(InstanceSampling(),)),))
+    return Recipe(stages=(replace(stage, augment=augmentation(context), dev=(InstanceSampling(),)),))
