@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from longtail import methods
 from longtail.data import LongTailData
 from longtail.request import Task, build_recipe, make_config
+from longtail.training.budget import Context, budget_for
 from longtail.training.recipe import Recipe
 from longtail.training.sharing import shared_stages
 
@@ -22,6 +26,15 @@ def recipe_of(name: str, data: LongTailData, protocol: str = "quick", **options:
         options=options,
     )
     return build_recipe(config, Task.of(data))
+
+
+def recipe_on(dataset: str, protocol: str, name: str, data: LongTailData, **options: object) -> Recipe:
+    """Return the recipe of a method on a data set that need not be here; ``data`` lends its normalisation."""
+    plain = Task.of(data).plain_transforms()
+    budget = budget_for(dataset, protocol)
+    if protocol == "published":
+        budget = replace(budget, **methods.published_budget(name, dataset))
+    return methods.build(name, Context((500, 50, 5), protocol, budget, plain, plain, dataset=dataset), options)
 
 
 def lent(name: str, by: str, data: LongTailData, protocol: str = "quick", **options: object) -> int:

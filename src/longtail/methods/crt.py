@@ -70,6 +70,7 @@ def crt(
         large = 30 if context.dataset == "inat18" else 10
         stage = classifier_stage(context, _fresh, epochs=stage2_epochs, lr=stage2_lr, cached=cached, large_epochs=large)
     (learning,) = MANNERS[features][1](context).stages
-    (manner,) = MANNERS[classifier][1](context).stages
-    stage = replace(stage, objective=manner.objective, sampling=manner.sampling)
+    if classifier != "rs":  # which the stage is by itself
+        (manner,) = MANNERS[classifier][1](context).stages
+        stage = replace(stage, objective=manner.objective, sampling=manner.sampling)
     return Recipe(stages=(replace(learning, name="features"), stage))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.ce import ce
 from longtail.methods.supervised import SupervisedObjective
-from longtail.sampling import ClassBalancedSampling
+from longtail.sampling import ClassBalancedSampling, CyclicClassSampling
 from longtail.training.budget import Context, budget_for
 from longtail.training.recipe import SGD, Recipe, Schedule, Stage
 
@@ -29,14 +29,15 @@ def classifier_stage(
     lr: float | None,
     cached: bool | None,
     large_epochs: int,
+    large_in_a_row: int = 4,
 ) -> Stage:
     """Return the class-balanced training of a new head on frozen features.
 
     Under ``published`` it sees augmented images, and batch-norm statistics keep moving under the frozen backbone (the
     authors' code does so too). On CIFAR it has the schedule of the bag-of-tricks code: 30 epochs, lr x 0.1 after 10 and
     20, warm-up 5, weight decay 5e-4, Nesterov. On the large sets it has the authors' own: a cosine with batch, rate and
-    weight decay of their first stage. Otherwise the features are computed once, without augmentation, and the head
-    trains on them by a cosine.
+    weight decay of their first stage, and classes drawn in turn. Otherwise the features are computed once, without
+    augmentation, and the head trains on them by a cosine.
 
     Args:
         context: Class counts and budget.
@@ -45,6 +46,7 @@ def classifier_stage(
         lr: Peak learning rate; None: 0.1, or that of the authors' first stage.
         cached: Whether to train on cached features; None: everywhere but under ``published``.
         large_epochs: Epochs that the authors take on a large set.
+        large_in_a_row: Images of a class in a row that their sampler gives there.
     """
     large = context.protocol == "published" and not context.on_cifar
     authors = budget_for(context.dataset, "published") if large else None
@@ -66,7 +68,7 @@ def classifier_stage(
         batch_size=context.budget.batch_size if authors is None else authors.batch_size,
         optimizer=optimizer if lr is None else replace(optimizer, lr=lr),
         schedule=schedule,
-        sampling=(ClassBalancedSampling(),),
+        sampling=(ClassBalancedSampling() if authors is None else CyclicClassSampling(large_in_a_row),),
         trainable="head",
         batch_norm="eval" if cached else "train",
         cached_features=cached,
@@ -90,7 +92,13 @@ def warm_stage(context: Context, *, epochs: int | None, lr: float | None, cached
     stage = classifier_stage(context, None, epochs=epochs, lr=lr, cached=cached, large_epochs=epochs)
     schedule = Schedule(epochs, "cosine", warmup=0, milestones=(), decay=())
     optimizer = replace(stage.optimizer, nesterov=False)
-    return replace(stage, batch_size=context.budget.batch_size, optimizer=optimizer, schedule=schedule)
+    return replace(
+        stage,
+        batch_size=context.budget.batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        sampling=(ClassBalancedSampling(),),
+    )
 
 
 def fitted_stage(

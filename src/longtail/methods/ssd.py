@@ -208,7 +208,9 @@ def ssd(
         return ce(context)
 
     def scaling(name: str) -> Stage:
-        stage = classifier_stage(context, _scaled, epochs=stage2_epochs, lr=stage2_lr, cached=cached, large_epochs=5)
+        stage = classifier_stage(
+            context, _scaled, epochs=stage2_epochs, lr=stage2_lr, cached=cached, large_epochs=5, large_in_a_row=2
+        )
         return replace(stage, name=name)
 
     stages: list[Stage] = []
