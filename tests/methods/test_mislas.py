@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recipes import recipe_of
+from recipes import recipe_of, recipe_on
 from safetensors.torch import load_file
 
 import longtail
+from longtail.augment import Mixup
 from longtail.methods.mislas import settings_for
 from longtail.networks import LearnableScalingHead
 from longtail.sampling import CyclicClassSampling
@@ -31,17 +32,33 @@ def counts(classes: int, imbalance: float) -> tuple[int, ...]:
     ],
 )
 def test_settings_are_the_authors(classes, imbalance, expected):
-    assert tuple(settings_for(counts(classes, imbalance))) == pytest.approx(expected)
+    assert tuple(settings_for("cifar", counts(classes, imbalance))) == pytest.approx((*expected, 1.0))
 
 
 def test_between_the_table_s_factors_settings_are_interpolated_on_their_logarithm():
-    halfway = settings_for((500, *[100] * 98, 500 / 50**0.5 / 100**0.5))
-    assert tuple(halfway) == pytest.approx((0.35, 0.05, 0.15, True))
+    halfway = settings_for("cifar100", (500, *[100] * 98, 500 / 50**0.5 / 100**0.5))
+    assert tuple(halfway) == pytest.approx((0.35, 0.05, 0.15, True, 1.0))
+
+
+@pytest.mark.parametrize(("dataset", "epochs", "decay"), [("imagenet-lt", 180, 5e-4), ("inat18", 200, 1e-4)])
+def test_the_large_sets_have_settings_of_their_own(dataset, epochs, decay, digits):
+    features, classifier = recipe_on(dataset, "published", "mislas", digits).stages
+    assert features.mixing == Mixup(alpha=0.2)
+    assert (features.epochs, features.batch_size, features.optimizer.lr) == (epochs, 256, 0.1)
+    assert features.optimizer.weight_decay == classifier.optimizer.weight_decay == decay
+    loss = classifier.objective.criterion
+    assert (loss.head, loss.tail) == (0.3, 0.0)
+    assert classifier.optimizer.lr_scales == (("head.linear.", 0.05),)
+    assert (classifier.batch_norm, classifier.batch_size, classifier.epochs) == ("train", 256, 10)
+
+
+def test_places_has_the_authors_settings_too():
+    assert tuple(settings_for("places-lt", counts(365, 996))) == (0.4, 0.1, 0.05, True, 0.2)
 
 
 def test_published_settings_are_the_authors(cifar_like):
     features, classifier = recipe_of("mislas", cifar_like, "published").stages
-    assert features.mixing is not None
+    assert features.mixing == Mixup(alpha=1.0)
     assert (features.epochs, features.optimizer.lr, features.optimizer.weight_decay) == (200, 0.1, 2e-4)
     assert [round(features.schedule.factor(e), 6) for e in (4, 159, 160, 180)] == [1.0, 1.0, 0.1, 0.01]
     loss = classifier.objective.criterion

@@ -35,15 +35,29 @@ PUBLISHED_ON = {
 
 
 class Settings(NamedTuple):
-    """What the authors set by data set: smoothing of the largest and smallest class, factor of W and b, shifted BN."""
+    """What the authors set by data set.
+
+    Attributes:
+        head: Smoothing of the largest class.
+        tail: Smoothing of the smallest class.
+        lr_factor: Factor of the learning rate of W and b.
+        shift_bn: Whether batch-norm statistics follow the images of stage 2.
+        alpha: Of mixup in stage 1.
+    """
 
     head: float
     tail: float
     lr_factor: float
     shift_bn: bool
+    alpha: float = 1.0
 
 
-# The authors' configurations by imbalance factor.
+_LARGE = {
+    "imagenet-lt": Settings(0.3, 0.0, 0.05, True, alpha=0.2),
+    "inat18": Settings(0.3, 0.0, 0.05, True, alpha=0.2),
+    "places-lt": Settings(0.4, 0.1, 0.05, True, alpha=0.2),
+}
+# The authors' configurations for CIFAR by imbalance factor.
 _FEW_CLASSES = {
     10: Settings(0.1, 0.0, 0.2, False),
     50: Settings(0.2, 0.0, 0.2, False),
@@ -57,12 +71,14 @@ _MANY_CLASSES = {
 _FEW = 31  # halfway between 10 and 100 classes on a logarithmic scale
 
 
-def settings_for(class_counts: tuple[int, ...]) -> Settings:
-    """Return the authors' settings of CIFAR-10 (up to 31 classes) or CIFAR-100, by imbalance factor.
+def settings_for(dataset: str, class_counts: tuple[int, ...]) -> Settings:
+    """Return the authors' settings of a large set, else of CIFAR-10 (up to 31 classes) or CIFAR-100 by imbalance.
 
     Between the factors 10, 50 and 100 they are interpolated on the logarithm of the factor, outside they are those of
     the nearest.
     """
+    if dataset in _LARGE:
+        return _LARGE[dataset]
     table = _FEW_CLASSES if len(class_counts) <= _FEW else _MANY_CLASSES
     present = [n for n in class_counts if n]
     factor = min(max(max(present) / min(present), min(table)), max(table))
@@ -97,7 +113,7 @@ def mislas(
 
     Args:
         context: Class counts and budget.
-        smooth_head: Smoothing of the largest class; default by classes and imbalance, see `settings_for`.
+        smooth_head: Smoothing of the largest class; default by data set, see `settings_for`.
         smooth_tail: Smoothing of the smallest class; default likewise.
         lr_factor: Learning rate of W and b relative to that of s; default likewise.
         shift_bn: Let batch-norm statistics follow the balanced images; default likewise.
@@ -107,7 +123,7 @@ def mislas(
     Raises:
         UsageError: A smoothing is not in [0, 1].
     """
-    known = settings_for(context.class_counts)
+    known = settings_for(context.dataset, context.class_counts)
     loss = LabelAwareSmoothingLoss(
         context.class_counts,
         head=known.head if smooth_head is None else smooth_head,
@@ -128,4 +144,4 @@ def mislas(
         batch_norm="train" if (known.shift_bn if shift_bn is None else shift_bn) else "eval",
         new_head=_scaled,
     )
-    return mixup(features_first(context, stage), context)
+    return mixup(features_first(context, stage), context, alpha=known.alpha)
