@@ -7,6 +7,7 @@ from recipes import recipe_of
 from torch import nn
 
 import longtail
+from longtail.augment import ColorJitter, Grey, Normalize, RandomCrop, RandomFlip, RandomResizedCrop, Sometimes
 from longtail.losses import cross_entropy_loss
 from longtail.methods.feature_queue import FeatureQueue
 from longtail.methods.self_supervision import (
@@ -17,8 +18,10 @@ from longtail.methods.self_supervision import (
     embed,
     features_of,
     projection,
+    strong_view,
 )
 from longtail.networks import LearnableScalingHead, LinearHead, build_expert_network, build_network
+from longtail.training.budget import augmentation_for
 from longtail.types import Batch, Progress
 
 PROGRESS = Progress(0, 1)
@@ -186,3 +189,18 @@ def test_the_queue_is_a_multiple_of_the_batch_within_an_epoch(digits):
 def test_heads_that_hide_their_width_are_refused():
     with pytest.raises(longtail.UsageError, match="Identity does not say how wide"):
         features_of(nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "placed"),
+    [
+        ("cifar100", (RandomCrop(4), RandomFlip())),
+        ("imagenet-lt", (RandomResizedCrop(224, scale=(0.2, 1.0)), RandomFlip())),
+        ("inat18", (RandomResizedCrop(224, scale=(0.2, 1.0)), RandomFlip())),
+    ],
+)
+def test_the_strong_view_is_moco_s_and_jitters_once(dataset, placed):
+    mean, std = (0.5,) * 3, (0.2,) * 3
+    jitter = Sometimes(ColorJitter(0.4, 0.4, 0.4, 0.1), 0.8)
+    view = strong_view(augmentation_for(dataset, mean, std, 32 if dataset == "cifar100" else 224))
+    assert view.transforms == (*placed, jitter, Sometimes(Grey(), 0.2), Normalize(mean, std))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longtail.augment import ColorJitter, Compose, Grey, Sometimes, quarter_turns
+from longtail.augment import ColorJitter, Compose, Grey, RandomResizedCrop, Sometimes, quarter_turns
 from longtail.errors import UsageError
 from longtail.losses import cross_entropy_loss, instance_discrimination_loss
 from longtail.methods.feature_queue import FeatureQueue
@@ -30,6 +30,7 @@ Form = Literal["code", "formula"]
 _LARGEST_QUEUE = 65_536
 _WIDTH = 128
 _JITTER = ColorJitter(0.4, 0.4, 0.4, 0.1)
+_SCALE = (0.2, 1.0)
 
 
 class PretextHead(nn.Module):
@@ -209,10 +210,15 @@ def strong_view(augment: Compose) -> Compose:
     """Return transforms that also change colours, before the normalisation at their end, as MoCo v2 does without blur.
 
     With probability 0.8 brightness, contrast and saturation by up to 0.4 and the hue by up to 0.1, then grey with
-    probability 0.2.
+    probability 0.2. Windows of photographs have at least 0.2 of the area, and this jitter is in place of training's.
     """
     *before, normalize = augment.transforms
-    return Compose((*before, Sometimes(_JITTER, 0.8), Sometimes(Grey(), 0.2), normalize))
+    placed = tuple(
+        replace(step, scale=_SCALE) if isinstance(step, RandomResizedCrop) else step
+        for step in before
+        if not isinstance(step, ColorJitter)
+    )
+    return Compose((*placed, Sometimes(_JITTER, 0.8), Sometimes(Grey(), 0.2), normalize))
 
 
 def beside(pretext_of: Callable[[int], nn.Module], *, aside: bool) -> Callable[[nn.Module], nn.Module]:
