@@ -40,7 +40,7 @@ CARD = Card(
     teacher=True,
 )
 
-# The paper prints no settings for CIFAR; these are BBN's, as in `dive`.
+# The settings on CIFAR are not known to us; these are BBN's, as in `dive`.
 PUBLISHED = {"milestones": (120, 160), "nesterov": True}
 PUBLISHED_ON = {"imagenet-lt": {"epochs": 135, "batch_size": 256, "lr": 0.1}}
 
