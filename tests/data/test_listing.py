@@ -56,6 +56,26 @@ def test_train_may_be_a_class(tmp_path):
     assert both.classes == ("test", "train")
 
 
+@pytest.mark.parametrize(
+    ("made", "told", "fix"),
+    [
+        (("test/1.jpg", "test/2.JPG"), "'train' holds class folders, but 'test' holds images", "/train as the data"),
+        (("test/notes.txt",), "but 'test' holds none", "make 'test' hold class folders"),
+        (("test/a/1.jpg", "labels/x.txt"), "but 'labels' beside it names no split", "move what is no split out of"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_not_taken_for_a_class(tmp_path, made, told, fix):
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/labels.csv", *made)
+    with pytest.raises(UsageError, match=told) as caught:
+        read_folder(tmp_path, "x")
+    assert fix in caught.value.fix
+
+
+def test_train_with_folders_inside_beside_classes_is_a_class(tmp_path):
+    listing = read_folder(touch(tmp_path, "train/steam/1.jpg", "bus/1.jpg"), "x")
+    assert listing.classes == ("bus", "train")
+
+
 def test_loose_files_and_empty_folders_are_known(tmp_path):
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "notes.txt")
     (tmp_path / "c").mkdir()

@@ -40,6 +40,9 @@ _EXTENSIONS = {
     "TIFF": {".tif", ".tiff"},
     "GIF": {".gif"},
 }
+EXTENSIONS = frozenset().union(*_EXTENSIONS.values())
+"""Ends of the names of image files, in lower case."""
+
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from longtail.data.decode import EXTENSIONS
 from longtail.data.listing import SPLIT_WORDS, Item, Listing, class_order, tidy_name
 from longtail.data.problems import Problem
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 
 _IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -17,7 +18,7 @@ def read_folder(folder: Path, name: str) -> Listing:
     """List the files of a folder of class folders; each class folder is searched to any depth.
 
     Where one of its folders is called ``train`` and the others are splits too (``val``, ``valid``, ``validation``,
-    ``test`` ...), the class folders are one level further down. A folder ``train`` beside class folders, or with
+    ``test`` ...), the class folders are one level further down. A folder ``train`` beside class folders only, or with
     images in it, is a class.
 
     Args:
@@ -26,15 +27,14 @@ def read_folder(folder: Path, name: str) -> Listing:
 
     Raises:
         LongtailError: The folder cannot be read.
+        UsageError: Some of its folders are splits and others do not fit to that.
     """
     problems: list[Problem] = []
     tree = _Tree(folder, problems)
     top = tree.folders("")
     if top is None:
         raise LongtailError(f"{folder}: cannot be read ({problems[0].detail})")
-    splits = {found: SPLIT_WORDS.get(found.lower()) for found in top}
-    if not (top and all(splits.values()) and "train" in splits.values() and all(map(tree.folders, top))):
-        splits = {"": ""}
+    splits = _splits(folder, tree, top)
     items: list[Item] = []
     classes: list[str] = []
     for part, split in splits.items():
@@ -46,6 +46,31 @@ def read_folder(folder: Path, name: str) -> Listing:
     if "" not in splits:
         tree.report_loose_files("")
     return Listing(name, folder, folder, class_order(classes), tuple(items), tuple(problems))
+
+
+def _splits(folder: Path, tree: _Tree, top: list[str]) -> dict[str, str]:
+    """Return the folders that hold class folders, each with its split; ``""`` is the root itself.
+
+    Raises:
+        UsageError: ``train`` holds class folders beside another split, but not everything fits to that.
+    """
+    splits = {found: SPLIT_WORDS[found.lower()] for found in top if found.lower() in SPLIT_WORDS}
+    train = next((found for found, split in splits.items() if split == "train"), None)
+    whole = len(splits) == len(top) and all(map(tree.folders, top))
+    if train is not None and whole:
+        return splits
+    if train is None or len(splits) == 1 or not tree.folders(train) or tree.has_images(train):
+        return {"": ""}
+    # Classes called train and test would be rare beside what this is otherwise: a test set without labels, or a folder
+    # that lies there by chance.
+    if flat := [found for found in splits if not tree.folders(found)]:
+        told = f"{flat[0]!r} holds {'images' if tree.has_images(flat[0]) else 'none'}"
+        fix = f"name {folder / train} as the data, or make {flat[0]!r} hold class folders too"
+    else:
+        others = [found for found in top if found not in splits]
+        told = f"{', '.join(map(repr, others[:3]))}{' ...' if len(others) > 3 else ''} beside it names no split"
+        fix = f"move what is no split out of {folder}"
+    raise UsageError(f"{folder}: {train!r} holds class folders, but {told}", fix=fix)
 
 
 def files_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
@@ -73,6 +98,11 @@ class _Tree:
         """Return the names of the folders directly inside one, or None where it cannot be read."""
         entries = self._entries(inside)
         return None if entries is None else [entry.name for entry in entries if _is_folder(entry)]
+
+    def has_images(self, inside: str) -> bool:
+        """Return whether a folder directly holds a file that is called an image."""
+        entries = self._entries(inside) or ()
+        return any(os.path.splitext(e.name)[1].lower() in EXTENSIONS for e in entries if not _is_folder(e))
 
     def report_loose_files(self, inside: str) -> None:
         """Report the files directly inside a folder that should only hold folders."""
