@@ -108,19 +108,27 @@ def test_the_default_run_folder_is_named_after_the_data(longtail, fast, folder):
 
 
 def test_resume_finds_the_folder_and_knows_its_contents(longtail, fast, folder):
-    assert longtail("train", str(folder), *SMALL, *fast, "--out", "run", "--quiet").status == 0
+    assert longtail("train", str(folder), "--method", "ce", *SMALL, *fast, "--out", "run", "--quiet").status == 0
     before = json.loads(Path("run/metrics.json").read_text())
     for name in ("metrics.json", "model.safetensors", "test_logits.npz"):
         Path("run", name).unlink()
     assert longtail("train", "--resume", "--out", "run", "--quiet").status == 0
     assert json.loads(Path("run/metrics.json").read_text())["top1"] == before["top1"]
+    Path("run/metrics.json").unlink()
     moved = folder.rename(folder.with_name("moved"))  # the contents count, not the place
-    assert "no such folder" in longtail("train", "--resume", "--out", "run").err
-    assert longtail("train", str(moved), "--resume", "--out", "run", "--quiet", *SMALL).status in (0, 2)
+    gone = longtail("train", "--resume", "--out", "run")
+    assert gone.status == 1
+    assert f"{folder}: the images of the run are not there any more\n" in gone.err
+    assert "longtail train NEW-PLACE --resume --out run" in gone.err
+    said = longtail("train", str(moved), "--resume", "--out", "run", "--quiet")
+    assert said.status == 0, said
+    assert json.loads(Path("run/metrics.json").read_text())["top1"] == before["top1"]
+    assert "was trained on my-photos, not on digits" in longtail("train", "digits", "--resume", "--out", "run").err
+    assert "seed 4 here, 0 there" in longtail("train", str(moved), "--seed", "4", "--resume", "--out", "run").err
     shutil.move(moved, folder)
     (folder / "red" / "000.png").unlink()
     other = longtail("train", "--resume", "--out", "run")
-    assert (other.status, "fingerprint" in other.err) == (2, True)
+    assert (other.status, "the images have changed: fingerprint" in other.err) == (2, True)
 
 
 def test_train_from_python(folder, plain_run, tmp_path):

@@ -54,7 +54,7 @@ class Train(Setup, What):  # fields of the last base come first
     --warmup, --schedule, --milestones, --decay) or an option of the method, such as --tau or --ldam.max-m:
     `longtail methods NAME` lists them.
 
-    `longtail train --resume --out DIR` goes on with a run and needs nothing else.
+    `longtail train --resume --out DIR` goes on with a run and needs nothing else; DATA, where its images have moved.
     """
 
 
@@ -62,7 +62,7 @@ def run(words: Sequence[str]) -> int:
     """Do the verb; return the exit status."""
     arguments, options, given = parse_open(Train, "train", words)
     asked: dict[str, Any] = dict(options)
-    if arguments.resume and arguments.data is None and arguments.out is not None:
+    if arguments.resume and arguments.out is not None and (arguments.data is None or _begun(arguments.out)):
         arguments, asked = stored_request(arguments, asked, given)
     check_options(arguments.method, asked)
     result = _train(arguments, asked)
@@ -71,6 +71,10 @@ def run(words: Sequence[str]) -> int:
     else:
         _show(result)
     return 0
+
+
+def _begun(folder: str | Path) -> bool:
+    return (Path(folder) / CONFIG_NAME).exists()
 
 
 def stored_request(arguments: Train, options: Mapping[str, Any], given: set[str]) -> tuple[Train, dict[str, Any]]:
@@ -85,9 +89,11 @@ def stored_request(arguments: Train, options: Mapping[str, Any], given: set[str]
         The arguments and options of a `longtail train` that continues the run.
 
     Raises:
-        LongtailError: The folder holds no run.
+        LongtailError: The folder holds no run, or its images are not where they were.
+        UsageError: Data are named, and of another kind than the run's.
     """
     config, more = read_config(Path(arguments.out or ""))
+    _check_data(arguments, config)
     names = {f.name for f in fields(RunConfig)} & {f.name for f in fields(Train)}
     stored: dict[str, Any] = {name: getattr(config, name) for name in names}
     runtime = more.get("runtime") or {}
@@ -95,9 +101,33 @@ def stored_request(arguments: Train, options: Mapping[str, Any], given: set[str]
         stored["device"] = runtime["device"]
     if runtime:
         stored |= {"threads": str(runtime["threads"]), "compile": "on" if runtime["compile"] else "off"}
-    stored |= {"data": config.source or config.dataset, "stage1": more.get("stage1")}
+    stored |= {"data": arguments.data or config.source or config.dataset, "stage1": more.get("stage1")}
     kept = replace(arguments, **{name: value for name, value in stored.items() if name not in given})
     return kept, {**config.budget, **config.options, **options}
+
+
+def _check_data(arguments: Train, config: RunConfig) -> None:
+    """See that a run can go on with the data that are named, or with its own; contents are compared when they are read.
+
+    Raises:
+        LongtailError: Its images are not where they were.
+        UsageError: The data named are of another kind.
+    """
+    resume = f"--resume --out {shlex.quote(arguments.out or '')}"
+    if arguments.data is None:
+        if config.source is not None and not Path(config.source).exists():
+            raise LongtailError(
+                f"{config.source}: the images of the run are not there any more",
+                fix=f"where they have moved: longtail train NEW-PLACE {resume}",
+            )
+        return
+    from longtail.data import DATASETS
+
+    if arguments.data != config.dataset and (config.source is None or arguments.data in DATASETS):
+        raise UsageError(
+            f"{arguments.out} was trained on {config.dataset}, not on {arguments.data}",
+            fix=f"to go on with it: longtail train {resume}",
+        )
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:
@@ -151,8 +181,7 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
     except InterruptedRunError as stop:
         raise LongtailError(f"{stop.message}; everything is kept in {folder}", fix=_how(arguments, folder)) from stop
     except KeyboardInterrupt:
-        begun = (folder / CONFIG_NAME).exists()
-        fix = _how(arguments, folder) if begun else "nothing was written yet; give the same command again"
+        fix = _how(arguments, folder) if _begun(folder) else "nothing was written yet; give the same command again"
         raise LongtailError("interrupted at once; the work since the last save is lost", fix=fix) from None
 
 
