@@ -79,6 +79,13 @@ def test_wrong_input_is_found_before_any_training(longtail, fast):
     assert not Path("grid").exists()
 
 
+def test_a_misspelt_flag_is_found_before_the_data_are_read(longtail):
+    said = longtail("compare", "nowhere/at/all", "--method", "ce")
+    assert said.status == 2
+    assert "unknown option '--method'\n" in said.err
+    assert "did you mean --methods" in said.err
+
+
 def test_folder_of_another_grid(longtail, fast):
     assert longtail(*grid_words(fast, "--methods", "ce", "--seeds", "1", "--quiet")).status == 0
     said = longtail(*grid_words(fast, "--methods", "ce", "--seeds", "1", "--lr", "0.01"))

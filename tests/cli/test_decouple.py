@@ -24,3 +24,5 @@ def test_the_grid_is_trained_printed_and_drawn(tmp_path, capsys):
 def test_wrong_use_is_said(capsys):
     assert main(["decouple", "digits", "--seeds", "0"]) == 2
     assert "seeds is 0" in capsys.readouterr().err
+    assert main(["decouple", "nowhere/at/all", "--seed", "1"]) == 2  # before the data are read
+    assert "did you mean --seeds" in capsys.readouterr().err

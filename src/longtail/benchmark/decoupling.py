@@ -6,11 +6,12 @@ classifier by each of the three. The runs are those of `crt`, on three first sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from longtail.benchmark import grid
 from longtail.benchmark.grid import (
     USUAL_REQUEST,
     Cell,
@@ -23,7 +24,7 @@ from longtail.benchmark.grid import (
 )
 from longtail.benchmark.table import Summary, summarise
 from longtail.data import LongTailData
-from longtail.errors import UsageError, unknown_name
+from longtail.errors import UsageError
 from longtail.methods.crt import MANNERS, Manner
 from longtail.request import build_recipe, make_config
 
@@ -78,7 +79,7 @@ def plan(
         UsageError: An option is unknown or the grid's own, or a folder holds another run.
     """
     given = {key.replace("-", "_"): value for key, value in (options or {}).items()}
-    _check(given)
+    check_options(given)
     place = source or Source(data.name, data.imbalance, data.profile, request.get("subset_seed", 0))
 
     def requests() -> Iterable[Request]:
@@ -100,14 +101,20 @@ def _runs() -> list[tuple[str, dict[str, str]]]:
     return networks
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    """Refuse options that no run has, and those that the grid sets itself."""
-    known = {name for method, _ in _runs() for name in option_names(method)}
+def check_options(given: Collection[str], also: Iterable[str] = ()) -> None:
+    """Refuse options that no run has, and those that the grid sets itself.
+
+    Args:
+        given: Names of the options.
+        also: What else a misspelt one may stand for, such as the flags of a command.
+
+    Raises:
+        UsageError: An option is unknown or the grid's own.
+    """
     for key in given:
         if key.rpartition(".")[2] in ("features", "classifier"):
             raise UsageError(f"--{key} is what the grid goes through, so it cannot be set", fix="leave it out")
-        if key not in known:
-            raise unknown_name("option", f"--{key}", {f"--{name}" for name in known})
+    grid.check_options([method for method, _ in _runs()], given, also)
 
 
 def tabulate(outcomes: Iterable[Outcome]) -> Study:

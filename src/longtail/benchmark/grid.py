@@ -269,15 +269,26 @@ def _shares(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[
     Raises:
         UsageError: No method has an option.
     """
-    known = {name: option_names(name) for name in names}
+    check_options(names, options)
+    known = {name: {o.replace("-", "_") for o in option_names(name)} for name in names}
+    return {name: {k: v for k, v in options.items() if k.replace("-", "_") in known[name]} for name in names}
+
+
+def check_options(names: Sequence[str], options: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse options that none of the methods has.
+
+    Args:
+        names: The methods.
+        options: Names of the options.
+        also: What else a misspelt one may stand for, such as the flags of a command.
+
+    Raises:
+        UsageError: No method has an option.
+    """
+    known = {option.replace("_", "-") for name in names for option in option_names(name)}
     for key in options:
-        everything = set().union(*known.values())
-        if key.replace("-", "_") not in {k.replace("-", "_") for k in everything}:
-            raise unknown_name("option", f"--{key}", {f"--{k}" for k in everything})
-    return {
-        name: {k: v for k, v in options.items() if k.replace("-", "_") in {o.replace("-", "_") for o in known[name]}}
-        for name in names
-    }
+        if key.replace("_", "-") not in known:
+            raise unknown_name("option", f"--{key}", [*also, *(f"--{option}" for option in known)])
 
 
 def option_names(name: str) -> set[str]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from longtail.benchmark.table import SCORES, TITLES, Summary, Table, aggregate, signed, to_csv, to_markdown, to_plain
-from longtail.cli.arguments import parse_open
+from longtail.cli.arguments import flags, parse_open
 from longtail.cli.grid import Spread, as_plain, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
 from longtail.cli.setup import Setup, Unset
@@ -74,6 +74,7 @@ def _run_grid(
 ) -> tuple[list[Cell], list[Outcome]]:
     from longtail.benchmark import grid
 
+    grid.check_options(grid.methods_of(names), options, flags(Compare))
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)

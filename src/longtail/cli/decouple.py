@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table as RichTable
 from tyro.conf import Positional
 
-from longtail.cli.arguments import parse_open
+from longtail.cli.arguments import flags, parse_open
 from longtail.cli.grid import Spread, as_plain, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
 from longtail.cli.setup import Setup, Unset
@@ -68,6 +68,7 @@ def run(words: Sequence[str]) -> int:
 def _run_grid(arguments: Decouple, options: dict[str, str], out: Path) -> tuple[list[Cell], list[Outcome]]:
     from longtail.benchmark import decoupling
 
+    decoupling.check_options(options, flags(Decouple))
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)
