@@ -132,6 +132,7 @@ def test_manifest_names_a_file_twice(tmp_path):
         ("listed twice", "the same line again"),
         ("listed twice", "as 2, then as 3"),
     ]
+    assert all(problem.used for problem in listing.problems)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,8 @@ def test_manifest_names_a_file_twice(tmp_path):
     [
         (b"", "not nothing"),
         (b"a.jpg,cat\n", "not a.jpg, cat"),
+        (b"path,label\n\n", "no image is listed below the header"),
+        (b"path,label\na.jpg,b\no, 0.jpg,one\n", "line 3 has 3 columns, the header 2"),
         (b"path,label\n,cat\n", "line 2: path is empty"),
         (b"path,label\na.jpg\n", "line 2: label is empty"),
         (b"path,label,split\na,b,holdout\n", "line 2: unknown split 'holdout'"),

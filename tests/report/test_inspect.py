@@ -184,9 +184,24 @@ def test_advice_on_balanced_data_is_cross_entropy():
 
 def test_advice_on_few_photographs_is_a_pretrained_backbone():
     found = plain_found(files={}, image_shape=[3, 224, 224])
-    assert "--weights imagenet --freeze-backbone" in commands(found)[0]
+    *frozen, pasting = commands(found)
+    assert [command.split()[1] for command in frozen] == ["train", "compare"]
+    assert all(command.endswith(" --backbone resnet50 --weights imagenet --freeze-backbone") for command in frozen)
+    assert pasting == "longtail train 'my photos' --method bsce+cmo --weights imagenet"  # pasted images: not frozen
+    assert commands({**found, "imbalance": 1.5})[-1].endswith("--method ce" + frozen[0].partition("bsce")[2])
     assert "--weights" not in "".join(commands(plain_found(files={})))
     assert "--weights" not in "".join(commands({**found, "train_images": 10**6}))
+
+
+def test_advice_on_lines_that_list_a_file_again():
+    same = {"path": "a.jpg", "kind": "listed twice", "detail": "the same line again", "used": True}
+    other = {"path": "b.jpg", "kind": "listed twice", "detail": "as 2, then as 3", "used": True}
+    assert advice(plain_found(problems=[same]), "x")[0]["why"] == "1 line lists a file again: the first line counts"
+    why = advice(plain_found(problems=[same, same, other]), "x")[0]["why"]
+    assert why == (
+        "3 lines list a file again: the first line counts; "
+        "1 with another class or split, such as b.jpg as 2, then as 3: decide for one"
+    )
 
 
 def test_advice_on_thin_tests():

@@ -23,7 +23,8 @@ def read_manifest(path: Path, name: str) -> Listing:
         name: Short name of the data set.
 
     Raises:
-        LongtailError: The manifest cannot be read, lacks a column, or a line has no path, no label or an unknown split.
+        LongtailError: The manifest cannot be read, lacks a column or all images, or a line has too many columns, no
+            path, no label or an unknown split.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -44,11 +45,18 @@ def read_manifest(path: Path, name: str) -> Listing:
     for number, row in enumerate(rows[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
+        if any(row[len(columns) :]):
+            raise LongtailError(
+                f"{path}, line {number} has {len(row)} columns, the header {len(columns)}",
+                fix='a comma within a name needs quotes around it: "a, b.jpg",label',
+            )
         item = _item(path, number, row, places)
         before = items.setdefault(item.path, item)
         if before is not item:
             detail = "the same line again" if before == item else f"as {_told(before)}, then as {_told(item)}"
             problems.append(Problem(item.path, "listed twice", detail))
+    if not items:
+        raise LongtailError(f"{path}: no image is listed below the header", fix="name one image a line: path,label")
     classes = class_order([item.label for item in items.values()])
     return Listing(name, path, path.parent, classes, tuple(items.values()), tuple(problems))
 

@@ -19,7 +19,7 @@ KINDS = {
     "too large": "more pixels than are safe to decode",
     "several classes": "annotated as more than one class; left out",
     "no class": "listed without an annotation; left out",
-    "listed twice": "the same file again, or with another class",
+    "listed twice": "the same file again, or with another class; the first line is used",
     "empty class": "a class without a readable training image; left out",
     "no test image": "a class whose accuracy cannot be measured; used",
     "wrong extension": "another format than its name says; used",
@@ -28,7 +28,7 @@ KINDS = {
 }
 """Kinds of problems, the gravest first."""
 
-_USED = frozenset({"wrong extension", "tiny", "thin", "no test image"})
+_USED = frozenset({"listed twice", "wrong extension", "tiny", "thin", "no test image"})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,14 @@ def _about_files(found: Mapping[str, Any]) -> list[dict[str, str | None]]:
     unread = sum(not problem["used"] for problem in found["problems"])
     if unread:
         pieces.append(_piece(f"{unread} files or classes are left out: mend or remove them"))
+    twice = [problem for problem in found["problems"] if problem["kind"] == "listed twice"]
+    if twice:
+        told = f"{len(twice)} {'line lists' if len(twice) == 1 else 'lines list'} a file again: the first line counts"
+        differing = [problem for problem in twice if ", then " in problem["detail"]]
+        if differing:
+            first = f"{differing[0]['path']} {differing[0]['detail']}"
+            told += f"; {len(differing)} with another class or split, such as {first}: decide for one"
+        pieces.append(_piece(told))
     groups = [*found["duplicates"]["identical"], *found["duplicates"]["near"]]
     leaked = sum(group["across_splits"] for group in groups)
     if leaked:
@@ -50,21 +58,22 @@ def _about_files(found: Mapping[str, Any]) -> list[dict[str, str | None]]:
 def _about_training(found: Mapping[str, Any], data: str) -> list[dict[str, str | None]]:
     imbalance, few = found["imbalance"], found["groups"]["few"]["classes"]
     pieces = []
+    frozen = whole = ""  # what commands say of the network: of one that stays as it is, and of one that learns
     if found["files"] is not None and found["image_shape"][1] >= _PHOTO and found["train_images"] < _SMALL:
+        frozen, whole = " --backbone resnet50 --weights imagenet --freeze-backbone", " --weights imagenet"
         pieces.append(
             _piece(
                 f"{found['train_images']:,} photographs are few: a backbone pretrained on ImageNet, left as it is, is "
-                "the cheapest strong start, and its classifier trains in seconds",
-                f"longtail train {data} --method bsce --backbone resnet50 --weights imagenet --freeze-backbone",
+                f"the cheapest strong start, and its classifier trains in seconds; hence{frozen} below"
             )
         )
     if imbalance is not None and imbalance < _BALANCED:
         why = f"the classes are nearly equally large (imbalance {imbalance:.3g}): cross-entropy needs no help"
-        return [*pieces, _piece(why, f"longtail train {data} --method ce")]
+        return [*pieces, _piece(why, f"longtail train {data} --method ce{frozen}")]
     pieces.append(
         _piece(
             "balanced softmax first: it corrects for class sizes inside the loss, costs nothing and needs no tuning",
-            f"longtail train {data} --method bsce",
+            f"longtail train {data} --method bsce{frozen}",
         )
     )
     methods = "ce,bsce,crt" if imbalance is not None and imbalance < _LONG else "ce,bsce,ldam+drw,crt"
@@ -73,15 +82,16 @@ def _about_training(found: Mapping[str, Any], data: str) -> list[dict[str, str |
             "then see on your data what each kind of method gains over cross-entropy: a prior in the loss (bsce)"
             + (", margins (ldam+drw)" if "ldam" in methods else "")
             + ", a re-trained classifier (crt)",
-            f"longtail compare {data} --methods {methods} --seeds 3",
+            f"longtail compare {data} --methods {methods} --seeds 3{frozen}",
         )
     )
     if few:
         what = f"{few} class has" if few == 1 else f"{few} classes have"
         pieces.append(
             _piece(
-                f"{what} fewer than 20 images: CMO pastes them onto backgrounds of frequent classes",
-                f"longtail train {data} --method bsce+cmo",
+                f"{what} fewer than 20 images: CMO pastes them onto backgrounds of frequent classes"
+                + (", for which the backbone has to learn" if whole else ""),
+                f"longtail train {data} --method bsce+cmo{whole}",
             )
         )
     return pieces
