@@ -7,7 +7,7 @@ from typing import Any
 
 from longtail.config import RunConfig, read_config
 from longtail.errors import UsageError
-from longtail.folder import RunFolder
+from longtail.folder import RunFolder, resume_command
 from longtail.networks import Teacher
 from longtail.request import Task, build_recipe
 from longtail.training.recipe import Recipe
@@ -74,5 +74,5 @@ def borrowed_state(config: RunConfig, task: Task, recipe: Recipe, base: Path) ->
             return {**state, "history": history}
     raise UsageError(
         f"{base} kept no state of the end of its stage {other.stages[0].name!r}",
-        fix=f"longtail train --resume --out {base}" if not folder.finished else "train it again in a new folder",
+        fix=resume_command(base) if not folder.finished else "train it again in a new folder",
     )

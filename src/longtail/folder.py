@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
 import zipfile
@@ -22,6 +23,7 @@ from longtail.errors import LongtailError, UsageError
 from longtail.training.progress import Position
 from longtail.training.state import load_state, save_state, write_atomically
 
+MODEL_NAME = "model.safetensors"
 LOGITS_NAME = "test_logits.npz"
 KEPT_STATE = "stage-{}.pt"
 """The state of the end of a stage, by its number from 1."""
@@ -44,6 +46,12 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run has its metrics."""
         return (self.path / "metrics.json").exists()
+
+    @property
+    def mendable(self) -> bool:
+        """Whether a result is missing that the saved state gives again."""
+        missing = any(not (self.path / name).exists() for name in (MODEL_NAME, LOGITS_NAME))
+        return missing and (self.path / "state.pt").exists()
 
     def claim(self, config: RunConfig, resume: bool) -> None:
         """Check that a run may begin here, or go on.
@@ -128,7 +136,7 @@ class RunFolder:
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
         arrays = {name: value.numpy() for name, value in test.items()}
         try:
-            save_file(tensors, self.path / "model.safetensors")
+            save_file(tensors, self.path / MODEL_NAME)
             np.savez_compressed(self.path / LOGITS_NAME, **arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise LongtailError(
@@ -136,6 +144,25 @@ class RunFolder:
             ) from error
         text = json.dumps(metrics, indent=1)
         write_atomically(self.path / "metrics.json", lambda file: file.write(text.encode()))
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with a run."""
+    return f"longtail train --resume --out {shlex.quote(str(folder))}"
+
+
+def missing_result(folder: Path, name: str) -> LongtailError:
+    """Build the error for a file of results that a run folder lacks."""
+    if not RunFolder(folder).finished:
+        return LongtailError(f"{folder} is not finished: it has no {name}", fix=resume_command(folder))
+    return LongtailError(f"{folder} is finished, but {name} is missing", fix=written_again(folder))
+
+
+def written_again(folder: Path) -> str:
+    """Return how the results of a finished run are written once more."""
+    if (folder / "state.pt").exists():
+        return f"{resume_command(folder)} writes it again"
+    return "train the run again in a new folder"
 
 
 # What zipfile, zlib and numpy were seen to raise on archives with flipped bits and missing ends.

@@ -19,7 +19,7 @@ from longtail import __version__
 from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import Posterior, fit_posterior
-from longtail.folder import LOGITS_NAME, read_test_logits
+from longtail.folder import LOGITS_NAME, MODEL_NAME, missing_result, read_test_logits, written_again
 from longtail.networks import Network, Teacher
 from longtail.request import Task, build_recipe, build_run_network, network_shape
 from longtail.session import train
@@ -63,9 +63,7 @@ class Run:
         try:
             content: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise LongtailError(
-                f"{self.path} is not finished: it has no metrics.json", fix=f"longtail train --resume --out {self.path}"
-            ) from None
+            raise missing_result(self.path, "metrics.json") from None
         except (OSError, ValueError) as error:
             raise LongtailError(f"{self.path / 'metrics.json'} cannot be read: {error}") from error
         return content
@@ -119,14 +117,17 @@ class Run:
             raise self._not_understood("the request", error) from error
         for stage in recipe.stages:
             network = enter_structure(network, stage, network_shape(self.config, self.task))
-        path = self.path / "model.safetensors"
+        path = self.path / MODEL_NAME
         try:
             network.load_state_dict(load_file(path))
         except FileNotFoundError:
-            raise LongtailError(f"{self.path} has no model.safetensors: the run is not finished") from None
+            raise missing_result(self.path, MODEL_NAME) from None
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise LongtailError(f"{path} is damaged or does not fit its configuration: {reason}") from error
+            raise LongtailError(
+                f"{path} is damaged or does not fit its configuration: {reason}",
+                fix=f"remove the file, then {written_again(self.path)}",
+            ) from error
         return network.eval().to(memory_format=torch.channels_last), recipe.inference  # type: ignore[call-overload]
 
     @property

@@ -133,7 +133,7 @@ def train(
         session = Session(config, data, folder, world, reporter or SilentReporter())
         folder.claim(config, resume)
         world.barrier()
-        if not folder.finished:
+        if not folder.finished or folder.mendable:
             session.run(target, threads=threads, compile=compile, stage1=stage1, settled=runtime, track=track)
         world.barrier()
     return load(folder.path)

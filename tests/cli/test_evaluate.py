@@ -121,6 +121,23 @@ def test_test_imbalance_is_at_least_one(value):
         class_prior([2, 1], "forward", value)
 
 
+def test_a_result_that_was_lost_is_written_again(longtail, finished, tmp_path):
+    folder = tmp_path / "a run"
+    shutil.copytree(finished, folder)
+    before = longtail("evaluate", str(folder), "--json").json
+    (folder / "test_logits.npz").unlink()
+    lost = longtail("evaluate", str(folder))
+    assert (lost.status, "a run is finished, but test_logits.npz is missing" in lost.err) == (1, True)
+    assert f"longtail train --resume --out '{folder}' writes it again" in lost.err
+    assert longtail("train", "--resume", "--out", str(folder), "--quiet").status == 0
+    assert longtail("evaluate", str(folder), "--json").json == before
+    for name in ("test_logits.npz", "state.pt"):
+        (folder / name).unlink()
+    assert longtail("train", "--resume", "--out", str(folder), "--quiet").status == 0  # and trains nothing anew
+    assert not (folder / "state.pt").exists()
+    assert "train the run again in a new folder" in longtail("evaluate", str(folder)).err
+
+
 def test_wrong_runs(longtail, finished, unfinished, tmp_path):
     said = longtail("evaluate", "nowhere")
     assert said.status == 1

@@ -100,7 +100,7 @@ def test_the_two_lists_of_pictures_are_one_and_the_help_names_them(longtail):
         (("boundary", "half", "--classes", "0,ten"), 2, "no class 'ten'"),
         (("forces", "mix"), 2, "without +h2t"),
         (("forces", "mix", "--p", "2"), 2, "between 0 and 1"),
-        (("experts", "half"), 2, "no experts to compare"),
+        (("experts", "half"), 2, "no experts to compare\n  name a run that has several"),
         (("experts", "routed"), 2, "without +ea"),
         (("gain", "half", "none"), 2, "compares two methods"),
         (("gain", "half", "mix", "ride"), 2, "compares two methods"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -124,6 +125,17 @@ def test_an_unfinished_run(longtail, unfinished, pictures):
     said = longtail("predict", str(unfinished), str(pictures))
     assert said.status == 1
     assert "is not finished" in said.err
+    assert f"longtail train --resume --out {unfinished}" in said.err
+
+
+def test_a_damaged_model_says_how_it_is_written_again(longtail, finished, pictures, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    model = folder / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:500])
+    said = longtail("predict", str(folder), str(pictures))
+    assert (said.status, "model.safetensors is damaged" in said.err) == (1, True)
+    assert f"remove the file, then longtail train --resume --out {folder} writes it again" in said.err
 
 
 def test_help_imports_no_torch_and_evaluate_tells_the_calibrated_error(longtail, finished):

@@ -14,7 +14,7 @@ import numpy as np
 from longtail.benchmark.grid import folder_name
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError
-from longtail.folder import read_test_logits
+from longtail.folder import missing_result, read_test_logits
 from longtail.request import usual_budget
 from longtail.training.budget import default_backbone
 
@@ -37,9 +37,7 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise LongtailError(
-            f"{folder} is not finished: it has no metrics.json", fix=f"longtail train --resume --out {folder}"
-        ) from None
+        raise missing_result(folder, "metrics.json") from None
     except ValueError as error:
         raise LongtailError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
     for other in ("stage1", "teacher"):

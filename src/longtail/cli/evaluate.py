@@ -174,18 +174,16 @@ def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArr
         LongtailError: They are missing or damaged.
         UsageError: The run has one network and no experts.
     """
-    from longtail.folder import LOGITS_NAME, read_test_logits
+    from longtail.folder import LOGITS_NAME, missing_result, read_test_logits
 
     try:
         found = read_test_logits(folder, experts=name == "expert_logits")
     except FileNotFoundError:
-        raise LongtailError(
-            f"{folder} is not finished: it has no {LOGITS_NAME}", fix=f"longtail train --resume --out {folder}"
-        ) from None
+        raise missing_result(folder, LOGITS_NAME) from None
     if name not in found:
         raise UsageError(
             f"{folder} is a run of a single network: it has no experts to compare",
-            fix="leave --experts out, or train ride or independent-experts",
+            fix="name a run that has several, of ride or independent-experts for example",
         )
     return found[name], found["targets"]
 
