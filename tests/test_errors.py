@@ -21,6 +21,7 @@ def test_unknown_names_offer_the_nearest_or_all():
     assert "known: cifar10, digits" in str(unknown_name("data set", "zzz", ["cifar10", "digits"]))
     assert unknown_name("option", "--epoch", ["--epochs", "--epochs"]).fix == "did you mean --epochs?"
     # Two dashes are in all flags, and make none of them alike.
+    assert unknown_name("option", "tau", []).fix == "there are no options here"
     assert unknown_name("option", "--qq", ["--lr"]).fix == "known: --lr"
     assert unknown_name("method", "cRT", ["crt", "la"]).fix == "did you mean crt?"
     assert unknown_name("method", "BalancedSoftmax", ["bsce"], {"bsce": "Balanced softmax"}).fix == "did you mean bsce?"

@@ -144,8 +144,12 @@ def test_wrong_use(digits):
     x, y, _, _ = digits
     with pytest.raises(ValueError, match="needs two classes or more"):
         LongTailClassifier().fit(x, np.zeros(len(x)))
-    with pytest.raises(UsageError, match="does not work with --freeze-backbone"):
+    with pytest.raises(UsageError, match=r"sade does not work on fixed features.*\n.*LongTailClassifier: fit images"):
         LongTailClassifier("sade").fit(flat(x), y)
+    with pytest.raises(UsageError, match="LongTailClassifier has no such set"):
+        LongTailClassifier("l2rw").fit(x, y)
+    with pytest.raises(UsageError, match="unknown option 'tau'\n  there are no options here"):
+        LongTailClassifier("bsce", options={"tau": 1}).fit(flat(x), y)
     with pytest.raises(UsageError, match="unknown method"):
         LongTailClassifier("bcse").fit(flat(x), y)
     with pytest.raises(UsageError, match="epochs is 0"):

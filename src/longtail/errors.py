@@ -50,7 +50,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], titles: Mapping[str
     spelled = {_bare(title): each for each, title in (titles or {}).items()} | {_bare(each): each for each in names}
     matches = difflib.get_close_matches(_bare(name), spelled, n=3, cutoff=0.5)
     close = list(dict.fromkeys(spelled[match] for match in matches))
-    fix = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names)}"
+    known_names = f"known: {', '.join(names)}" if names else f"there are no {kind}s here"
+    fix = f"did you mean {', '.join(close)}?" if close else known_names
     return UsageError(f"unknown {kind} {name!r}", fix=fix)
 
 

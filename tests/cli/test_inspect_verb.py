@@ -101,6 +101,14 @@ def test_train_on_a_folder(longtail, fast, folder):
     assert longtail("evaluate", "run").status == 0
 
 
+def test_classes_without_test_images_are_not_counted_as_measured(longtail, fast, folder):
+    (folder / "one").mkdir()
+    shutil.copy(folder / "blue" / "000.png", folder / "one")
+    said = longtail("train", str(folder), *SMALL, *fast, "--out", "run", "--quiet")
+    few = next(line for line in said.out.splitlines() if "few" in line)
+    assert few.split()[2:] == ["3", "of", "4", "classes"]
+
+
 def test_the_default_run_folder_is_named_after_the_data(longtail, fast, folder):
     said = longtail("train", str(folder), *SMALL, *fast, "--quiet", "--json")
     assert said.json["path"].startswith("runs/my-photos-if5.33333-bsce")

@@ -201,12 +201,17 @@ def _show(result: Run) -> None:
     from longtail.evaluation import shot_groups
 
     metrics = result.metrics
-    sizes = {name: len(members) for name, members in shot_groups(metrics["class_counts"]).items()}
+    groups = shot_groups(metrics["class_counts"])
     table = Table(box=SIMPLE, show_header=False)
     for name, title in SCORES.items():
-        size = sizes.get(name)
-        told = "all test images" if size is None else f"{size} class" + ("" if size == 1 else "es")
+        told = "all test images" if name not in groups else _classes(groups[name].tolist(), metrics["per_class"])
         table.add_row(title, percent(metrics[name]), told)
     say_table(table)
     say(f"run   {result.path}")
     say(f"next  longtail evaluate {shlex.quote(str(result.path))}")
+
+
+def _classes(group: Sequence[int], accuracies: Sequence[float | None]) -> str:
+    """Return how many classes a group has and, where some have no test images, how many its accuracy speaks of."""
+    size, tested = len(group), sum(accuracies[k] is not None for k in group)
+    return (f"{tested} of " if tested < size else "") + f"{size} class" + ("" if size == 1 else "es")

@@ -199,5 +199,5 @@ def need_dev(context: Context, method: str) -> None:
     if context.dev_per_class < 1:
         raise UsageError(
             f"{method} needs a small balanced development set, and none is held out",
-            fix="use --dev-per-class 10, as the papers do on CIFAR",
+            fix="train with --dev-per-class 10, as the papers do on CIFAR; LongTailClassifier has no such set",
         )

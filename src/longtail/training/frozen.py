@@ -14,7 +14,10 @@ from longtail.training.inference import HeadView
 from longtail.training.recipe import Measured, Prepared, Recipe, Shape, Stage, enter_structure
 from longtail.types import Batch, Progress
 
-_FIX = "leave --freeze-backbone out, or use a method that trains a classifier: bsce, ldam+drw, crt, lws, tau-norm, ncm"
+_FIX = (
+    "leave --freeze-backbone out (LongTailClassifier: fit images), or use a method that trains a classifier: bsce, "
+    "ldam+drw, crt, lws, tau-norm, ncm"
+)
 
 
 def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
@@ -33,7 +36,7 @@ def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
     """
     if getattr(recipe.network, "func", recipe.network) is not build_network:
         raise UsageError(
-            f"{method} does not work with --freeze-backbone: it builds a network of several experts or branches, which "
+            f"{method} does not work on fixed features: it builds a network of several experts or branches, which "
             "would all have the same features",
             fix=_FIX,
         )
@@ -41,7 +44,7 @@ def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
         reason = _obstacle(stage, context)
         if reason:
             raise UsageError(
-                f"{method} does not work with --freeze-backbone: its stage {stage.name!r} {reason}", fix=_FIX
+                f"{method} does not work on fixed features: its stage {stage.name!r} {reason}", fix=_FIX
             )
     changed = recipe.with_stages(*(_on_features(stage, context) for stage in recipe.stages))
     _try(changed, method, context.num_classes)
@@ -95,7 +98,7 @@ def _try(recipe: Recipe, method: str, num_classes: int) -> None:
             except Exception as error:  # whatever it reaches for, it is not there
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UsageError(
-                    f"{method} does not work with --freeze-backbone: stage {stage.name!r} needs more than features "
+                    f"{method} does not work on fixed features: stage {stage.name!r} needs more than features "
                     f"({reason})",
                     fix=_FIX,
                 ) from error
