@@ -169,6 +169,17 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
         config = RunConfig(**{f.name: run[f.name] for f in fields(RunConfig) if f.name in run or f.default is MISSING})
     except FileNotFoundError:
         raise LongtailError(f"{folder} is not a run folder: it has no {CONFIG_NAME}") from None
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise LongtailError(f"{path} cannot be read as a run's configuration: {error}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise LongtailError(
+            f"{path} cannot be read as a run's configuration: {_reason(error)}",
+            fix="mend it by hand or from a copy, or train the run again in a new folder",
+        ) from error
     return config, content
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    if isinstance(error, KeyError):
+        return f"it has no entry {error}"
+    return " ".join(str(error).split())

@@ -33,6 +33,15 @@ def test_a_folder_of_runs_gives_all_that_are_finished_each_once(longtail, runs, 
     assert f"left out: {runs / 'stopped'} is not finished" in said.err
 
 
+def test_a_damaged_run_is_left_out_beside_others(longtail, runs):
+    shutil.copytree(runs / "ce", runs / "bad")
+    (runs / "bad" / "config.yaml").write_text("a: 1")
+    said = longtail("report", str(runs), "--json", "--no-images")
+    assert said.json["runs"] == [str(runs / "ce")]
+    assert f"left out: {runs / 'bad' / 'config.yaml'} cannot be read" in said.err
+    assert longtail("report", str(runs / "bad")).status == 1
+
+
 def test_figures_are_written_as_png_and_svg_and_are_the_same_again(longtail, runs, tmp_path):
     for name in ("one", "two"):
         said = longtail("report", str(runs), "--figures", name, "--json")

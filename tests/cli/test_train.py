@@ -168,11 +168,22 @@ def test_truncated_state_and_state_of_another_version(longtail, unfinished):
     assert "state version 99" in said.err
 
 
-def test_damaged_configuration(longtail, unfinished):
-    (unfinished / "config.yaml").write_text("run: {method: [")
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"run: {method: [", "expected the node content, but found '<stream end>' in line 1"),
+        (b"a: 1", "it has no entry 'run'"),
+        (b"run: 1", "not iterable"),
+        (b"\xff\xfe\xff", ""),
+    ],
+)
+def test_damaged_configuration(longtail, unfinished, content, told):
+    (unfinished / "config.yaml").write_bytes(content)
     said = longtail("train", "--resume", "--out", str(unfinished))
     assert said.status == 1
-    assert "cannot be read as a run's configuration" in said.err
+    assert "cannot be read as a run's configuration: " in said.err
+    assert told in said.err
+    assert len(said.err.splitlines()) == 2
 
 
 def test_unwritable_folder(longtail, fast):

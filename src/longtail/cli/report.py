@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import parse
 from longtail.cli.output import note, say, say_json
 from longtail.cli.setup import Unset
-from longtail.config import CONFIG_NAME
+from longtail.config import CONFIG_NAME, read_config
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def run(words: Sequence[str]) -> int:
     arguments = parse(Report, "report", words)
     if not arguments.runs:
         raise UsageError("no run is given", fix="longtail report RUN...; see longtail report --help")
-    folders, unfinished = find_runs([Path(name) for name in arguments.runs])
+    folders, unfinished, damaged = find_runs([Path(name) for name in arguments.runs])
     out = _file(arguments)
     for folder in unfinished:
         note(f"left out: {folder} is not finished (longtail train --resume --out {shlex.quote(str(folder))})")
+    for error in damaged:
+        note(f"left out: {error.line}")
     from longtail.report.html import report_page
     from longtail.run import Run
 
@@ -71,26 +73,43 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the run folders that are given or lie within those given, each once, and unfinished ones among the latter.
+def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path], list[LongtailError]]:
+    """Find the run folders that are given or lie within those given, each once.
+
+    Returns:
+        The finished ones, and of those that lie within: the unfinished ones, and why others cannot be read.
 
     Raises:
         LongtailError: A folder is none, or holds no finished run.
     """
     found: dict[Path, Path] = {}
     unfinished: list[Path] = []
+    damaged: list[LongtailError] = []
     for folder in folders:
         if (folder / CONFIG_NAME).exists() or not folder.is_dir():
             found.setdefault(folder.resolve(), folder)  # what is no run is told when it is read
             continue
-        within = sorted(path.parent for path in folder.rglob(CONFIG_NAME))
+        within = _readable(sorted(path.parent for path in folder.rglob(CONFIG_NAME)), damaged)
         finished = [path for path in within if (path / "metrics.json").exists()]
         if not finished:
             raise LongtailError(f"{folder} is not a run folder, and none that is finished lies within it")
         unfinished += [path for path in within if path not in finished]
         for path in finished:
             found.setdefault(path.resolve(), path)
-    return list(found.values()), unfinished
+    return list(found.values()), unfinished, damaged
+
+
+def _readable(folders: Sequence[Path], damaged: list[LongtailError]) -> list[Path]:
+    """Return the folders whose configuration can be read; ``damaged`` gets why the others cannot."""
+    readable = []
+    for folder in folders:
+        try:
+            read_config(folder)
+        except LongtailError as error:
+            damaged.append(error)
+        else:
+            readable.append(folder)
+    return readable
 
 
 def _file(arguments: Report) -> Path:
