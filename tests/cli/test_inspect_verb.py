@@ -49,6 +49,13 @@ def test_inspect_for_machines(longtail, folder):
     assert said.json["suspects"]["images"] == []
 
 
+def test_class_names_that_the_font_lacks_are_one_note(longtail, folder):
+    (folder / "blue").rename(folder / "\u9f98\u9f98 \u9750")
+    said = longtail("inspect", str(folder), "--plot", "sizes.png", "--json", "--quiet")
+    assert (said.status, Path("sizes.png").exists()) == (0, True)
+    assert said.err == "sizes.png: matplotlib's font lacks signs of some class names; they are drawn as boxes\n"
+
+
 @pytest.mark.parametrize("words", [("digits",), (), ("digits", "--imbalance", "10")])
 def test_inspect_a_known_data_set(longtail, words):
     said = longtail("inspect", *words, "--json")

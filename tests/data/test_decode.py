@@ -140,6 +140,8 @@ def test_large_jpegs_scaled_by_their_decoder_look_the_same(tmp_path):
 BAD = {
     "empty.jpg": (b"", "empty file", "0 bytes"),
     "cut.jpg": (jpeg_bytes()[:-900], "damaged", "truncated"),
+    "header.jpg": (jpeg_bytes()[:300], "damaged", "within its header"),
+    "start.jpg": (jpeg_bytes()[:5], "damaged", "within its header"),
     "cut.png": (png_that_says(40, 40), "damaged", ""),
     "text.jpg": (b"<html>not found</html>", "not an image", "not JPEG, PNG"),
     "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0", "not an image", "convert it to JPEG"),

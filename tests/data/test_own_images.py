@@ -115,7 +115,7 @@ def test_a_published_benchmark(tmp_path):
     assert dev.dev.targets.tolist() == [0, 1]
     assert dev.class_counts == [6, 2]  # the validation split serves, and training keeps its images
     assert data.load("places-lt", root=tmp_path).image_shape == (3, 256, 256)
-    with pytest.raises(UsageError, match="class 0 has 1 validation images, 2 are needed"):
+    with pytest.raises(UsageError, match="class 'airfield' has 1 validation images, 2 are needed"):
         data.load("places-lt", root=tmp_path, image_size=16, dev_per_class=2)
 
 
@@ -133,7 +133,7 @@ def test_a_dev_set_is_held_out_of_training(tmp_path, monkeypatch, copied):
     assert torch.equal(again.train.images, cut.train.images)
     other = data.load(str(folder), dev_per_class=2, subset_seed=1)
     assert not torch.equal(other.dev.images, cut.dev.images)
-    with pytest.raises(UsageError, match="images, 6 are needed"):
+    with pytest.raises(UsageError, match="class 'b' has 5 images, 6 are needed"):
         data.load(str(folder), dev_per_class=5)
 
 

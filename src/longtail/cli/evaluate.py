@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import parse
 from longtail.cli.experts import show_assignment, show_experts
 from longtail.cli.output import percent, say, say_json, say_table
+from longtail.config import read_config
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         LongtailError: The folder holds no finished run, or its logits are damaged.
         UsageError: The test imbalance is below 1, or experts are asked for and there are none.
     """
+    read_config(Path(arguments.run))  # that there is no run is found before torch is imported
     from longtail.evaluation import metrics
     from longtail.run import load
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from longtail.cli.arguments import parse
-from longtail.cli.output import say, say_json, say_table
+from longtail.cli.output import note, say, say_json, say_table
 from longtail.cli.setup import Reading, Unset
 from longtail.errors import LongtailError, UsageError
 
@@ -101,11 +102,15 @@ def _draw(data: LongTailData, path: Path) -> None:
     from longtail.report.inspect_plot import class_count_bars
 
     try:
-        class_count_bars(data.class_counts, data.class_names).savefig(path, dpi=150)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", message="Glyph ")  # one for each sign, with matplotlib's source line
+            class_count_bars(data.class_counts, data.class_names).savefig(path, dpi=150)
     except OSError as error:
         raise LongtailError(
             f"the picture {path} cannot be written: {error.strerror}", fix="choose another --plot"
         ) from error
+    if caught:
+        note(f"{path}: matplotlib's font lacks signs of some class names; they are drawn as boxes")
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from longtail.cli.arguments import parse
 from longtail.cli.loading import telling
 from longtail.cli.output import is_main, note, say, say_json
 from longtail.cli.setup import Unset
+from longtail.config import read_config
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def run(words: Sequence[str]) -> int:
     """Do the verb; return the exit status: 1 where no file could be read."""
     arguments = parse(Predict, "predict", words)
     _check(arguments)
+    read_config(Path(arguments.run))  # that there is no run is found before torch is imported
     from longtail.predict import predict_files
     from longtail.run import load
 

@@ -66,7 +66,7 @@ def assemble(
         raise LongtailError(
             f"{listing.source}: no class has an image to spare for testing", fix="one class at least needs two images"
         )
-    dev, train = _dev_set(train, val, labels, len(classes), dev_per_class, subset_seed)
+    dev, train = _dev_set(train, val, labels, classes, dev_per_class, subset_seed)
     images = cache.images()
 
     def part(rows: Rows) -> ImageSet:
@@ -104,20 +104,20 @@ def assemble(
 
 
 def _dev_set(
-    train: Rows, val: Rows, labels: Rows, num_classes: int, per_class: int, seed: int
+    train: Rows, val: Rows, labels: Rows, classes: Sequence[str], per_class: int, seed: int
 ) -> tuple[Rows | None, Rows]:
     """Return the rows of the development set, and of the training set without them."""
     if not per_class:
         return None, train
     if not len(val):
-        dev, rest = dev_split(labels[train], num_classes, per_class, DEV_SEED + seed)
+        dev, rest = dev_split(labels[train], len(classes), per_class, DEV_SEED + seed, classes)
         return train[dev], train[rest]
     shuffled = val[np.random.RandomState(DEV_SEED + seed).permutation(len(val))]
-    members = [shuffled[labels[shuffled] == c][:per_class] for c in range(num_classes)]
+    members = [shuffled[labels[shuffled] == c][:per_class] for c in range(len(classes))]
     short = [c for c, rows in enumerate(members) if len(rows) < per_class]
     if short:
         raise UsageError(
-            f"class {short[0]} has {len(members[short[0]])} validation images, {per_class} are needed",
+            f"class {classes[short[0]]!r} has {len(members[short[0]])} validation images, {per_class} are needed",
             fix="ask for fewer images per class",
         )
     return np.sort(np.concatenate(members)), train

@@ -177,7 +177,7 @@ def _opened(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Image.Imag
     except Exception as error:
         # Broad, here and where files are decoded: Pillow promises no kinds of errors, and what damaged bytes bring up
         # from its plug-ins is whatever their parsing happens to break on. tests/data/test_decode.py has a sample.
-        raise UnreadableError(path, "not an image", _unknown_format(file, error)) from error
+        raise UnreadableError(path, *_unopened(file, error)) from error
     with image:
         yield image
 
@@ -187,16 +187,19 @@ def _check_size(path: str | os.PathLike[str], size: tuple[int, int]) -> None:
         raise UnreadableError(path, "too large", f"{size[0]}x{size[1]}; at most {MAX_PIXELS // 10**6} million pixels")
 
 
-def _unknown_format(file: BinaryIO, error: Exception) -> str:
+def _unopened(file: BinaryIO, error: Exception) -> tuple[str, str]:
+    """Return kind and detail of a file that Pillow does not open."""
     try:
         file.seek(0)
         start = file.read(12)
     except OSError as failure:
-        return _reason(failure)
+        return "not an image", _reason(failure)
+    if start.startswith(b"\xff\xd8\xff"):
+        return "damaged", "a JPEG that ends or breaks within its header"
     if start[4:8] == b"ftyp":
-        return "HEIC, AVIF or a film; convert it to JPEG"
+        return "not an image", "HEIC, AVIF or a film; convert it to JPEG"
     known = isinstance(error, UnidentifiedImageError)
-    return "not JPEG, PNG, WebP, BMP, TIFF or GIF" if known else _reason(error)
+    return "not an image", "not JPEG, PNG, WebP, BMP, TIFF or GIF" if known else _reason(error)
 
 
 def _reason(error: Exception) -> str:

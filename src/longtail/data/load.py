@@ -141,7 +141,7 @@ def _choose(
         raise LongtailError(f"{name}: class {missing} ({full.class_names[missing]}) has no training image")
     if not dev_per_class:
         return None, long_tail_indices(targets, _counts(full, available, imbalance, profile), seed)
-    dev, rest = dev_split(targets, num_classes, dev_per_class, DEV_SEED + seed)
+    dev, rest = dev_split(targets, num_classes, dev_per_class, DEV_SEED + seed, full.class_names)
     counts = _counts(full, available - dev_per_class, imbalance, profile)
     kept = longtail_da_indices(targets[rest], counts, _DEV_SUBSET_SEED + seed)
     return full.train.subset(dev), rest[kept]

@@ -123,7 +123,9 @@ def longtail_da_indices(targets: Targets, counts: Sequence[int], seed: int = 42)
     return np.sort(np.concatenate(kept))
 
 
-def dev_split(targets: Targets, num_classes: int, per_class: int = 10, seed: int = DEV_SEED) -> tuple[Indices, Indices]:
+def dev_split(
+    targets: Targets, num_classes: int, per_class: int = 10, seed: int = DEV_SEED, class_names: Sequence[str] = ()
+) -> tuple[Indices, Indices]:
     """Take a balanced dev set out of the full set (Jamal et al., CVPR 2020), bit for bit.
 
     It is taken before the long tail is cut, so a tail class has images here that the training set never sees.
@@ -133,6 +135,7 @@ def dev_split(targets: Targets, num_classes: int, per_class: int = 10, seed: int
         num_classes: Number of classes C.
         per_class: Dev images per class; the paper uses 10 on CIFAR.
         seed: Seed of the split; the paper's code uses 6.
+        class_names: Their names, for errors; without them these have the numbers.
 
     Returns:
         Positions of the dev images and of all others, int64, both ascending.
@@ -146,7 +149,7 @@ def dev_split(targets: Targets, num_classes: int, per_class: int = 10, seed: int
         raise UsageError(f"the dev set must have at least 1 image per class, got {per_class}")
     generator = np.random.RandomState(seed)
     chosen = []
-    for members in _members(targets, [per_class + 1] * num_classes):
+    for members in _members(targets, [per_class + 1] * num_classes, class_names):
         generator.shuffle(members)
         chosen.append(members[:per_class])
     dev = np.sort(np.concatenate(chosen))
@@ -154,7 +157,7 @@ def dev_split(targets: Targets, num_classes: int, per_class: int = 10, seed: int
     return dev, rest
 
 
-def _members(targets: Targets, needed: Sequence[int]) -> list[Indices]:
+def _members(targets: Targets, needed: Sequence[int], class_names: Sequence[str] = ()) -> list[Indices]:
     """Positions of each class's images, ascending; an error where a class has fewer than needed."""
     labels = np.asarray(targets)
     members = [np.flatnonzero(labels == c).astype(np.int64) for c in range(len(needed))]
@@ -162,7 +165,7 @@ def _members(targets: Targets, needed: Sequence[int]) -> list[Indices]:
     if short:
         c = short[0]
         raise UsageError(
-            f"class {c} has {len(members[c])} images, {needed[c]} are needed"
+            f"class {repr(class_names[c]) if class_names else c} has {len(members[c])} images, {needed[c]} are needed"
             + (f" (and {len(short) - 1} more)" if len(short) > 1 else ""),
             fix="ask for fewer images per class",
         )
