@@ -69,10 +69,8 @@ class RunConfig:
 
     def differences(self, other: RunConfig) -> list[str]:
         """Return what differs, one ``name: ours, theirs`` each."""
-        # Where files lie and what their folder is called makes no difference: the fingerprint says if they are the same.
+        # Where the files lie makes no difference: the fingerprint says whether they are the same.
         mine, theirs = replace(self, source=None).flat(), replace(other, source=None).flat()
-        if self.fingerprint is not None and self.fingerprint == other.fingerprint:
-            theirs["dataset"] = self.dataset
         told = {"fingerprint": "the images have changed: fingerprint"}
         return [
             f"{told.get(key, key)} {mine.get(key)!r} here, {theirs.get(key)!r} there"

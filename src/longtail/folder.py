@@ -10,6 +10,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from longtail.config import CONFIG_NAME, RunConfig, read_config, write_config
+from longtail.data import LongTailData
 from longtail.errors import LongtailError, UsageError
 from longtail.training.progress import Position
 from longtail.training.state import load_state, save_state, write_atomically
@@ -52,6 +54,16 @@ class RunFolder:
         """Whether a result is missing that the saved state gives again."""
         missing = any(not (self.path / name).exists() for name in (MODEL_NAME, LOGITS_NAME))
         return missing and (self.path / "state.pt").exists()
+
+    def as_begun(self, data: LongTailData) -> LongTailData:
+        """Return data under the name that they had when the run began, where their contents are the same still.
+
+        Augmentation and methods go by the name, and images that have moved may be called otherwise.
+        """
+        if data.origin is None or not (self.path / CONFIG_NAME).exists():
+            return data
+        begun, _ = read_config(self.path)
+        return replace(data, name=begun.dataset) if begun.fingerprint == data.origin.fingerprint else data
 
     def claim(self, config: RunConfig, resume: bool) -> None:
         """Check that a run may begin here, or go on.

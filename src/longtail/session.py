@@ -112,6 +112,8 @@ def train(
             image_size=image_size,
             strict=strict,
         )
+    if resume and out is not None:
+        data = RunFolder(Path(out)).as_begun(data)
     config = make_config(
         data,
         method,

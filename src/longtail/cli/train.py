@@ -150,10 +150,13 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
 
 def _train(arguments: Train, options: dict[str, Any]) -> Run:
     from longtail import borrowing, request, session
+    from longtail.folder import RunFolder
     from longtail.training.loop import InterruptedRunError
 
     machine = arguments.machine()
     data = arguments.load_data(arguments.data or "digits")
+    if arguments.resume and arguments.out is not None:
+        data = RunFolder(Path(arguments.out)).as_begun(data)
     options = arguments.asked(options)
     own: dict[str, Any] = {"seed": arguments.seed, "teacher": arguments.teacher, "options": options}
     config = request.make_config(data, arguments.method, **own, **arguments.request())
