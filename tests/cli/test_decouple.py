@@ -21,8 +21,8 @@ def test_the_grid_is_trained_printed_and_drawn(tmp_path, capsys):
     assert {run["status"] for run in told["runs"]} == {"kept"}
 
 
-def test_wrong_use_is_said(capsys):
+def test_wrong_use_is_said(tmp_path, capsys):
     assert main(["decouple", "digits", "--seeds", "0"]) == 2
     assert "seeds is 0" in capsys.readouterr().err
-    assert main(["decouple", "nowhere/at/all", "--seed", "1"]) == 2  # before the data are read
+    assert main(["decouple", str(tmp_path), "--seed", "1"]) == 2  # before the data are read
     assert "did you mean --seeds" in capsys.readouterr().err

@@ -138,7 +138,9 @@ def test_resume_finds_the_folder_and_knows_its_contents(longtail, fast, folder):
     said = longtail("train", str(moved), "--resume", "--out", "run", "--quiet")
     assert said.status == 0, said
     assert json.loads(Path("run/metrics.json").read_text())["dataset"] == "my-photos"  # as methods know it
-    again = train(str(moved), "ce", resume=True, out="run", backbone="resnet20", epochs=2, batch_size=8, precision="fp32")
+    again = train(
+        str(moved), "ce", resume=True, out="run", backbone="resnet20", epochs=2, batch_size=8, precision="fp32"
+    )
     assert again.metrics["dataset"] == "my-photos"
     assert json.loads(Path("run/metrics.json").read_text())["top1"] == before["top1"]
     assert "was trained on my-photos, not on digits" in longtail("train", "digits", "--resume", "--out", "run").err

@@ -13,6 +13,9 @@ import longtail
 from longtail import errors
 from longtail.cli import main as cli
 from longtail.cli.main import VERBS
+from longtail.cli.setup import DATA_SETS
+from longtail.data import DATASETS
+from longtail.data.benchmarks import FILE_DATASETS
 
 TOOL = Path(sys.executable).with_name("longtail")
 
@@ -37,6 +40,27 @@ print("TOLD", status, time.process_time(), ",".join(heavy))
     assert all(words[1] == "0" for words in told)
     heavy = {name for words in told for name in words[3:]}
     assert not heavy & {"torch", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["inspect", "missing"], "unknown data set 'missing', and no folder or file is called so"),
+        (["train", "no/photos"], "no/photos: no such folder or file"),
+        (["compare", "digts"], "did you mean digits?"),
+        (["evaluate", "nope"], "nope is not a run folder"),
+        (["predict", "nope", "a.jpg"], "nope is not a run folder"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_told_before_torch_is_imported(words, told):
+    code = f"import sys; from longtail.cli.main import main; main({words!r}); print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told in ran.stderr
+    assert ran.stdout == "False\n"
+
+
+def test_the_names_of_data_sets_are_those_that_load_knows():
+    assert set(DATA_SETS) == {*DATASETS, *FILE_DATASETS}
 
 
 def test_overview_names_every_verb(longtail):

@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.grid import Spread, as_plain, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
-from longtail.cli.setup import Setup, Unset
+from longtail.cli.setup import Setup, Unset, check_data
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(words: Sequence[str]) -> int:
     arguments.check()
     if arguments.seeds < 1:
         raise UsageError(f"seeds is {arguments.seeds}; it must be at least 1")
+    check_data(arguments.data)
     out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"decouple-{Path(arguments.data).stem}"
     cells, outcomes = _run_grid(arguments, options, out)
     from longtail.benchmark.decoupling import tabulate

@@ -15,7 +15,7 @@ from tyro.conf import Positional
 
 from longtail.cli.arguments import parse
 from longtail.cli.output import note, say, say_json, say_table
-from longtail.cli.setup import Reading, Unset
+from longtail.cli.setup import Reading, Unset, check_data
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(words: Sequence[str]) -> int:
     """Do the verb; return the exit status."""
     arguments = parse(Inspect, "inspect", words)
     plot = None if arguments.plot is None else _picture(Path(arguments.plot))
+    check_data(arguments.data)
     from longtail.report.inspect import inspect
 
     loaded = arguments.read(arguments.data)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tyro.conf import arg
 
 from longtail.cli.loading import say_origin, telling
+from longtail.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +22,24 @@ T = TypeVar("T")
 
 Unset = Annotated[T | None, arg(help_behavior_hint="")]
 """A flag whose help says itself what holds without it."""
+
+DATA_SETS = ("digits", "cifar10", "cifar100", "imagenet-lt", "places-lt", "inat17", "inat18")
+"""All that `longtail.data.load` knows by name, which only torch could tell us."""
+
+
+def check_data(name: str) -> None:
+    """Refuse what is neither a data set nor a path that exists, before seconds are spent on importing torch.
+
+    Raises:
+        UsageError: There is nothing of that name.
+    """
+    if name in DATA_SETS or Path(name).expanduser().exists():
+        return
+    if os.sep in name:
+        fix = "name a folder of class folders, a CSV file with the columns path and label, or a data set"
+        raise UsageError(f"{name}: no such folder or file", fix=fix)
+    error = unknown_name("data set", name, DATA_SETS)
+    raise UsageError(f"{error.message}, and no folder or file is called so", fix=error.fix)
 
 
 @dataclass(frozen=True)

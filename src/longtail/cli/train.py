@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.output import note, percent, say, say_json, say_table
 from longtail.cli.progress import shown
-from longtail.cli.setup import Setup, Unset
+from longtail.cli.setup import Setup, Unset, check_data
 from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.errors import LongtailError, UsageError, unknown_name
 
@@ -64,6 +64,7 @@ def run(words: Sequence[str]) -> int:
     asked: dict[str, Any] = dict(options)
     if arguments.resume and arguments.out is not None and (arguments.data is None or _begun(arguments.out)):
         arguments, asked = stored_request(arguments, asked, given)
+    check_data(arguments.data or "digits")
     check_options(arguments.method, asked)
     result = _train(arguments, asked)
     if arguments.json:

@@ -43,9 +43,7 @@ def frozen(recipe: Recipe, method: str, context: Context) -> Recipe:
     for stage in recipe.stages:
         reason = _obstacle(stage, context)
         if reason:
-            raise UsageError(
-                f"{method} does not work on fixed features: its stage {stage.name!r} {reason}", fix=_FIX
-            )
+            raise UsageError(f"{method} does not work on fixed features: its stage {stage.name!r} {reason}", fix=_FIX)
     changed = recipe.with_stages(*(_on_features(stage, context) for stage in recipe.stages))
     _try(changed, method, context.num_classes)
     return changed
