@@ -182,7 +182,7 @@ def test_every_run_of_a_comparison_is_told(tracker, digits, tmp_path):
 
     cells = plan(
         digits, ["ce", "bsce"], range(1), tmp_path, options={"epochs": 1}, source=Source("digits"),
-        subset_seed=0, protocol="quick", backbone=None, precision="fp32", eval_every=None,
+        protocol="quick", backbone=None, precision="fp32", eval_every=None,
     )  # fmt: skip
     machine = Machine("cpu", 1, "off", track=tracker)
     assert [outcome.status for outcome in execute(cells, digits, machine=machine)] == ["done", "done"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from longtail.config import RunConfig, read_config
 from longtail.errors import UsageError
-from longtail.folder import RunFolder, resume_command
+from longtail.folder import RunFolder, other_images, resume_command
 from longtail.networks import Teacher
 from longtail.request import Task, build_recipe
 from longtail.training.recipe import Recipe
@@ -34,7 +34,7 @@ def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
     return run.teacher()
 
 
-def borrowed_state(config: RunConfig, task: Task, recipe: Recipe, base: Path) -> dict[str, Any]:
+def borrowed_state(config: RunConfig, task: Task, fingerprint: str, recipe: Recipe, base: Path) -> dict[str, Any]:
     """Return the state of another run at the end of the last stage that both have in common and that it kept.
 
     Which stages those are is told from the stages themselves, so that runs of any two methods lend to each other; the
@@ -43,6 +43,7 @@ def borrowed_state(config: RunConfig, task: Task, recipe: Recipe, base: Path) ->
     Args:
         config: The borrower's request.
         task: Its task.
+        fingerprint: Of its data.
         recipe: Its recipe.
         base: Folder of the other run.
 
@@ -53,6 +54,7 @@ def borrowed_state(config: RunConfig, task: Task, recipe: Recipe, base: Path) ->
     there, more = read_config(base)
     mine, theirs = config.ground(), there.ground()
     told = [f"{key} {mine[key]!r} here, {theirs[key]!r} there" for key in mine if mine[key] != theirs[key]]
+    told += other_images(fingerprint, more)
     their_task = Task.from_plain(more["data"])
     if told or their_task != task:
         raise UsageError(f"{base} was trained otherwise: {'; '.join(told) or 'on other images'}")

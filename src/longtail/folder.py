@@ -9,7 +9,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,13 @@ class RunFolder:
         begun, _ = read_config(self.path)
         return replace(data, name=begun.dataset) if begun.fingerprint == data.origin.fingerprint else data
 
-    def claim(self, config: RunConfig, resume: bool) -> None:
+    def claim(self, config: RunConfig, resume: bool, fingerprint: str) -> None:
         """Check that a run may begin here, or go on.
+
+        Args:
+            config: What is asked for.
+            resume: Whether a run that is there shall go on.
+            fingerprint: Of the data; see `LongTailData.fingerprint`.
 
         Raises:
             UsageError: The folder holds another run, or this one without ``resume``, or none with ``resume``.
@@ -75,8 +80,8 @@ class RunFolder:
             if resume:
                 raise UsageError(f"{self.path} holds no run to resume", fix="leave --resume out to begin one")
             return
-        there, _ = read_config(self.path)
-        differences = config.differences(there)
+        there, more = read_config(self.path)
+        differences = config.differences(there) or other_images(fingerprint, more)
         if differences:
             raise UsageError(
                 f"{self.path} holds a run with another configuration: {'; '.join(differences)}",
@@ -175,6 +180,15 @@ def written_again(folder: Path) -> str:
     if (folder / "state.pt").exists():
         return f"{resume_command(folder)} writes it again"
     return "train the run again in a new folder"
+
+
+def other_images(fingerprint: str, more: Mapping[str, Any]) -> list[str]:
+    """Return what to say where a run's data, as its ``config.yaml`` has them, are not those of a fingerprint.
+
+    Runs of earlier versions have none, and nothing is said of them.
+    """
+    there = more.get("data", {}).get("fingerprint", fingerprint)
+    return [] if there == fingerprint else [f"the images have changed: fingerprint {fingerprint!r} here, {there!r} there"]
 
 
 # What zipfile, zlib and numpy were seen to raise on archives with flipped bits and missing ends.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail import data as datasets
 from longtail import tracking
+from longtail.config import RunConfig
 from longtail.data import LongTailData
+from longtail.errors import UsageError
 from longtail.folder import RunFolder
 from longtail.request import default_folder, make_config
 from longtail.training.progress import Reporter, SilentReporter
@@ -56,7 +59,8 @@ def train(
     """Train a method on a data set and evaluate it; the result is a run folder.
 
     Args:
-        data: Name of a data set, path of images (docs/data.md), or a loaded data set.
+        data: Name of a data set, path of images (docs/data.md), or a loaded data set, which stands beside no
+            argument that says how to load one.
         method: ``METHOD`` or ``METHOD+MODIFIER+...``; see `longtail.methods.names`.
         imbalance: Imbalance factor; None: the data set's default.
         profile: ``exp`` or ``step``.
@@ -100,24 +104,21 @@ def train(
     from longtail.run import load
 
     tracking.check(track)
-    if isinstance(data, str):
-        data = datasets.load(
-            data,
-            imbalance=imbalance,
-            profile=profile,
-            subset_seed=subset_seed,
-            root=data_root,
-            dev_per_class=dev_per_class,
-            download=download,
-            image_size=image_size,
-            strict=strict,
-        )
+    loading: dict[str, Any] = {
+        "imbalance": imbalance,
+        "profile": profile,
+        "subset_seed": subset_seed,
+        "dev_per_class": dev_per_class,
+        "download": download,
+        "image_size": image_size,
+        "strict": strict,
+    }
+    loaded = datasets.load(data, root=data_root, **loading) if isinstance(data, str) else data
     if resume and out is not None:
-        data = RunFolder(Path(out)).as_begun(data)
+        loaded = RunFolder(Path(out)).as_begun(loaded)
     config = make_config(
-        data,
+        loaded,
         method,
-        subset_seed=subset_seed,
         protocol=protocol,
         seed=seed,
         backbone=backbone,
@@ -129,13 +130,31 @@ def train(
         freeze_backbone=freeze_backbone,
         crop_size=crop_size,
     )
+    if not isinstance(data, str):
+        _check_unasked(config, {**loading, "data_root": data_root})
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
     target = pick_device(device if runtime is None else runtime.device)
     with joined(target) as world:
-        session = Session(config, data, folder, world, reporter or SilentReporter())
-        folder.claim(config, resume)
+        session = Session(config, loaded, folder, world, reporter or SilentReporter())
+        folder.claim(config, resume, session.fingerprint)
         world.barrier()
         if not folder.finished or folder.mendable:
             session.run(target, threads=threads, compile=compile, stage1=stage1, settled=runtime, track=track)
         world.barrier()
     return load(folder.path)
+
+
+def _check_unasked(config: RunConfig, loading: Mapping[str, Any]) -> None:
+    """Refuse arguments of loading beside a loaded set, but for defaults and what the set says of itself.
+
+    Raises:
+        UsageError: One would have no effect.
+    """
+    for name, value in loading.items():
+        there = getattr(config, name, None)
+        if value not in (None, False, 0, "exp", there):
+            raise UsageError(
+                f"{name} is {value!r}, but the data set is loaded already"
+                + ("" if there is None else f", with {there!r}"),
+                fix="leave it out, or give it to longtail.data.load",
+            )

@@ -38,6 +38,7 @@ class Session:
         self, config: RunConfig, data: LongTailData, folder: RunFolder, world: World, reporter: Reporter
     ) -> None:
         self.config = config
+        self.fingerprint = data.fingerprint
         self.data = data.with_dev_in_train() if methods.trains_on_dev(config.method) else data
         self.task = Task.of(self.data, config)
         self.recipe = build_recipe(config, self.task, teacher_of(config, self.task))
@@ -159,7 +160,7 @@ class Session:
     def _write_request(self, runtime: Runtime) -> None:
         self.folder.write_request(
             self.config,
-            data=asdict(self.task),
+            data={**asdict(self.task), "fingerprint": self.fingerprint},
             runtime=runtime.asdict(),
             processes=self.world.size,
             stage1=self.stage1,
@@ -188,7 +189,7 @@ class Session:
 
     def _take_stage1(self, base: Path) -> None:
         """Take over from another run the first stages that both share, as far as it kept them."""
-        state = borrowed_state(self.config, self.task, self.recipe, base)
+        state = borrowed_state(self.config, self.task, self.fingerprint, self.recipe, base)
         self.training.restore(state)
         self.history, self.best = state["history"], state["best"]
         self.stage1 = str(base)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from longtail.data import ImageSet, LongTailData
+from longtail.data.origin import Origin
 
 
 def images(n=4, channels=1, size=8):
@@ -67,6 +68,29 @@ def make(**changes):
         "profile": "exp",
     }
     return LongTailData(**{**fields, **changes})
+
+
+def test_the_fingerprint_follows_images_classes_split_and_order():
+    data, pixels = make(), images() + 1
+    four = ImageSet(images(), classes(0, 0, 0, 2))
+    changed = (
+        make(train=ImageSet(pixels, classes(0, 0, 0, 2))),
+        make(train=ImageSet(images(), classes(0, 0, 1, 2))),
+        make(train=four.subset([1, 0, 2, 3])),
+        make(test=ImageSet(pixels[:3], classes(0, 1, 2))),
+        make(dev=ImageSet(images(1), classes(0))),
+    )
+    assert len({data.fingerprint, *(other.fingerprint for other in changed)}) == 1 + len(changed)
+    assert make(name="other", train_indices=torch.arange(4) + 1).fingerprint == data.fingerprint
+    assert dataclasses.replace(data, train=changed[0].train).fingerprint == changed[0].fingerprint
+
+
+def test_the_fingerprint_of_images_from_files_reads_no_pixel():
+    origin = Origin("here", "0123", 8, "cache", (), (), {})
+    data, other = make(origin=origin), dataclasses.replace(origin, fingerprint="4567")
+    assert make(origin=origin, train=ImageSet(images() + 1, data.train.targets)).fingerprint == data.fingerprint
+    assert make(origin=origin, train=ImageSet(images(), classes(0, 0, 1, 2))).fingerprint != data.fingerprint
+    assert make(origin=other).fingerprint != data.fingerprint != make().fingerprint
 
 
 def test_properties_count_empty_classes():

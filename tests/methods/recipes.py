@@ -17,7 +17,6 @@ def recipe_of(name: str, data: LongTailData, protocol: str = "quick", **options:
     config = make_config(
         data,
         name,
-        subset_seed=0,
         protocol=protocol,
         seed=0,
         backbone=None,

@@ -84,7 +84,6 @@ def parts(name: str, digits, **options):
     config = make_config(
         digits,
         name,
-        subset_seed=0,
         protocol="quick",
         seed=0,
         backbone=None,

@@ -123,7 +123,6 @@ def recipe_of(digits, protocol="quick", dataset=None, **options):
     config = make_config(
         data,
         "ride",
-        subset_seed=0,
         protocol=protocol,
         seed=0,
         backbone="small",

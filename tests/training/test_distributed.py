@@ -57,7 +57,6 @@ def test_shares_together_are_the_global_batch(method, size):
     config = make_config(
         digits,
         method,
-        subset_seed=0,
         protocol="quick",
         seed=0,
         backbone=None,

@@ -31,7 +31,7 @@ REFUSED = {
 
 
 def config_of(data, name, *, frozen=True, **more):
-    usual = {"subset_seed": 0, "protocol": "quick", "seed": 0, "backbone": None, "precision": "fp32"}
+    usual = {"protocol": "quick", "seed": 0, "backbone": None, "precision": "fp32"}
     usual |= {"eval_every": None, "options": {"epochs": 5}}
     return make_config(data, name, freeze_backbone=frozen, **{**usual, **more})
 

@@ -41,7 +41,7 @@ def photo_data(side=72, counts=(24, 9, 4), name="birds", tests=4):
 
 
 def config_of(data, method="ce", **more):
-    usual = {"subset_seed": 0, "protocol": "common", "seed": 0, "backbone": None, "precision": "fp32"}
+    usual = {"protocol": "common", "seed": 0, "backbone": None, "precision": "fp32"}
     return make_config(data, method, **{**usual, "eval_every": None, "options": {}, **more})
 
 

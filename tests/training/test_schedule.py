@@ -50,7 +50,6 @@ def test_drw_switches_at_the_first_drop(digits):
         config = make_config(
             digits,
             "ce+drw",
-            subset_seed=0,
             protocol="common",
             seed=0,
             backbone=None,

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import longtail
+from longtail import data as datasets
 from longtail import underway
+from longtail.benchmark.collect import command_of
 from longtail.config import read_config
 from longtail.errors import UsageError
 from longtail.training.runtime import Runtime, settle, step_seconds
@@ -72,6 +76,52 @@ def test_a_folder_with_another_run_is_refused_by_name(digits, plain_run, tmp_pat
     with pytest.raises(UsageError, match="already holds this run, finished"):
         longtail.train(digits, "ce", out=tmp_path / "run", **plain_run)
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+
+def test_a_loaded_set_is_recorded_as_what_it_is(plain_run, tmp_path):
+    loaded = datasets.load("digits", imbalance=20, profile="step", subset_seed=3, dev_per_class=2)
+    run = longtail.train(loaded, "ce", out=tmp_path / "run", imbalance=20, **plain_run)  # what it says of itself
+    config = run.config
+    assert (config.imbalance, config.profile, config.subset_seed, config.dev_per_class) == (20, "step", 3, 2)
+    assert "--profile step --subset-seed 3 --dev-per-class 2" in command_of(config, {})
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"imbalance": 10}, "imbalance is 10, but the data set is loaded already, with 50.0"),
+        ({"profile": "step"}, "profile is 'step', but the data set is loaded already, with 'exp'"),
+        ({"subset_seed": 3}, "subset_seed is 3, but the data set is loaded already, with 0"),
+        ({"dev_per_class": 5}, "dev_per_class is 5, but the data set is loaded already, with 0"),
+        ({"image_size": 8}, "image_size is 8, but the data set is loaded already"),
+        ({"data_root": "there"}, "data_root is 'there'"),
+        ({"download": True}, "download is True"),
+        ({"strict": True}, "strict is True"),
+    ],
+)
+def test_a_loaded_set_and_how_to_load_one_exclude_each_other(digits, plain_run, tmp_path, argument, message):
+    with pytest.raises(UsageError, match=message):
+        longtail.train(digits, "ce", out=tmp_path / "run", **argument, **plain_run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_the_images_that_it_was_begun_with(digits, plain_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(longtail.folder, "SAVE_SECONDS", 0.0)
+    images = digits.train.images.clone()
+    images[7, 0, 4, 4] ^= 1
+    other = replace(digits, train=replace(digits.train, images=images))
+    with pytest.raises(RuntimeError, match="killed"):
+        longtail.train(digits, "ce", out=tmp_path / "run", reporter=Crash(22), **plain_run)
+    with pytest.raises(UsageError, match=f"fingerprint '{other.fingerprint}' here, '{digits.fingerprint}' there"):
+        longtail.train(other, "ce", out=tmp_path / "run", resume=True, **plain_run)
+    with pytest.raises(UsageError, match="was trained otherwise: other images"):
+        longtail.train(other, "crt", out=tmp_path / "crt", stage1=tmp_path / "run", **plain_run)
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(re.sub("  fingerprint: [0-9a-f]{32}\n", "", path.read_text()))  # as earlier versions wrote it
+    assert "fingerprint" not in read_config(path.parent)[1]["data"]
+    run = longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run)
+    assert [record["epoch"] for record in run.history] == [1, 2, 3]
+    longtail.train(digits, "crt", out=tmp_path / "crt", stage1=tmp_path / "run", **plain_run)
 
 
 def test_resuming_a_finished_run_returns_it(digits, plain_run, tmp_path):

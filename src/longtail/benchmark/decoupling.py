@@ -80,7 +80,7 @@ def plan(
     """
     given = {key.replace("-", "_"): value for key, value in (options or {}).items()}
     check_options(given)
-    place = source or Source(data.name, data.imbalance, data.profile, request.get("subset_seed", 0))
+    place = source or Source(data.name, data.imbalance, data.profile, data.subset_seed)
 
     def requests() -> Iterable[Request]:
         for seed in seeds:

@@ -22,7 +22,6 @@ from longtail.training.sharing import shared_stages
 
 BUDGET_FIELDS = frozenset(Budget.__dataclass_fields__)
 USUAL_REQUEST: Mapping[str, Any] = {
-    "subset_seed": 0,
     "protocol": "common",
     "backbone": None,
     "precision": "auto",

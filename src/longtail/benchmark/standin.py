@@ -40,6 +40,7 @@ def stand_in(source: Source) -> LongTailData:
         train_indices=torch.arange(len(train)),
         imbalance=imbalance,
         profile=source.profile,
+        subset_seed=source.subset_seed,
     )
 
 

@@ -126,7 +126,7 @@ class Setup(Reading):
 
     def request(self) -> dict[str, Any]:
         """Return the part of the request that `longtail.request.make_config` takes from these flags."""
-        names = ["subset_seed", "protocol", "backbone", "precision", "eval_every"]
+        names = ["protocol", "backbone", "precision", "eval_every"]
         names += ["weights", "freeze_backbone", "crop_size"]
         return {name: getattr(self, name) for name in names}
 

@@ -100,6 +100,7 @@ def assemble(
                 for name, rows in (("train", train), ("test", test))
             },
         ),
+        subset_seed=subset_seed,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -68,6 +70,7 @@ class LongTailData:
         imbalance: The imbalance factor asked for; 1 keeps every class equally large. Of natural data: as it is.
         profile: ``"exp"`` or ``"step"``; ``"natural"`` where nothing was cut.
         origin: The files behind the images; None for a data set that is no collection of image files.
+        subset_seed: Seed of the choice of images, for the record.
 
     Raises:
         ValueError: A target names a class that does not exist, the image shapes differ between the sets, ``mean`` or
@@ -85,6 +88,7 @@ class LongTailData:
     imbalance: float
     profile: str
     origin: Origin | None = None
+    subset_seed: int = 0
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test), ("dev", self.dev)):
@@ -119,6 +123,19 @@ class LongTailData:
         targets = torch.cat([self.train.targets, self.dev.targets])
         indices = torch.cat([self.train_indices, self.train_indices.new_full((len(self.dev),), -1)])
         return replace(self, train=ImageSet(images, targets), dev=None, train_indices=indices)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all images with class, split and order; of images from files that of their files."""
+        digest = hashlib.blake2b(b"" if self.origin is None else self.origin.fingerprint.encode(), digest_size=16)
+        for part, held in (("train", self.train), ("dev", self.dev), ("test", self.test)):
+            if held is None:
+                continue
+            digest.update(f"{part} {tuple(held.images.shape)}".encode())
+            digest.update(held.targets.contiguous().numpy().data)
+            if self.origin is None:
+                digest.update(held.images.numpy().data)
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:

@@ -113,6 +113,7 @@ def load(
         train_indices=torch.from_numpy(kept),
         imbalance=float(factor),
         profile=profile,
+        subset_seed=subset_seed,
     )
 
 
