@@ -11,7 +11,7 @@ from longtail.folder import RunFolder, other_images, resume_command
 from longtail.networks import Teacher
 from longtail.request import Task, build_recipe
 from longtail.training.recipe import Recipe
-from longtail.training.sharing import shared_stages, stage_difference
+from longtail.training.sharing import difference, shared_stages, stage_difference
 
 
 def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
@@ -38,7 +38,8 @@ def borrowed_state(config: RunConfig, task: Task, fingerprint: str, recipe: Reci
     """Return the state of another run at the end of the last stage that both have in common and that it kept.
 
     Which stages those are is told from the stages themselves, so that runs of any two methods lend to each other; the
-    result is what training them all would give, bit by bit on the same machine. The history has the borrower's names.
+    result is what training them all would give, bit by bit on the same machine. The history has the borrower's names,
+    and of the lender's looks at the test set only those that the borrower would have had.
 
     Args:
         config: The borrower's request.
@@ -73,8 +74,18 @@ def borrowed_state(config: RunConfig, task: Task, fingerprint: str, recipe: Reci
             both = zip(recipe.stages[:stages], other.stages[:stages], strict=True)
             names = {lender.name: borrower.name for borrower, lender in both}
             history = [{**line, "stage": names[line["stage"]]} for line in state["history"]]
-            return {**state, "history": history}
+            answers_alike = not difference(recipe.inference, other.inference)
+            return {**state, **_own_looks(history, config.eval_every if answers_alike else None)}
     raise UsageError(
         f"{base} kept no state of the end of its stage {other.stages[0].name!r}",
         fix=resume_command(base) if not folder.finished else "train it again in a new folder",
     )
+
+
+def _own_looks(history: list[dict[str, Any]], every: int | None) -> dict[str, Any]:
+    """Return a history with the looks at the test set of every so many epochs, None for none, and the best of them."""
+    for epoch, line in enumerate(history, 1):
+        if every is None or epoch % every:
+            line.pop("test_top1", None)
+    best = max((line["test_top1"] for line in history if "test_top1" in line), default=None)
+    return {"history": history, "best": best}

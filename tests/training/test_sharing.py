@@ -162,6 +162,25 @@ def test_a_kept_state_stays_also_where_links_are_not_known(digits, plain_run, tm
         longtail.train(digits, "lws", out=tmp_path / "lws", stage1=copied.path, **plain_run)
 
 
+def test_looks_at_the_test_set_are_lent_where_the_borrower_would_have_had_the_same(digits, plain_run, tmp_path):
+    plain_run["eval_every"] = 2
+    base = longtail.train(digits, "ce", out=tmp_path / "ce", **plain_run)
+    assert ["test_top1" in line for line in base.history] == [False, True, True]  # the last always
+    whole = longtail.train(digits, "crt", out=tmp_path / "whole", **plain_run)
+    short = longtail.train(digits, "crt", out=tmp_path / "short", stage1=base.path, **plain_run)
+    assert [line.get("test_top1") for line in short.history] == [line.get("test_top1") for line in whole.history]
+    assert short.metrics["best_test_epoch_top1"] == whole.metrics["best_test_epoch_top1"]
+
+
+def test_looks_under_another_inference_rule_are_not_lent(digits, plain_run, tmp_path):
+    adjusted = longtail.train(digits, "ce+post-hoc-la", out=tmp_path / "adjusted", **plain_run)
+    plain = longtail.train(digits, "ce", out=tmp_path / "plain", stage1=adjusted.path, **plain_run)
+    assert [line["loss"] for line in plain.history] == [line["loss"] for line in adjusted.history]
+    assert not any("test_top1" in line for line in plain.history)
+    assert adjusted.metrics["best_test_epoch_top1"] > plain.metrics["top1"]  # else the next line would say nothing
+    assert plain.metrics["best_test_epoch_top1"] == plain.metrics["top1"]
+
+
 def test_other_data_are_refused_by_name(digits, plain_run, tmp_path):
     base = longtail.train(digits, "ce", out=tmp_path / "ce", **plain_run)
     with pytest.raises(longtail.UsageError, match=r"was trained otherwise: imbalance 10\.0 here, 50\.0 there"):
