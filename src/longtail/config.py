@@ -37,7 +37,7 @@ class RunConfig:
         options: The method's options that were given.
         precision: As asked: ``auto``, ``bf16`` or ``fp32``.
         eval_every: Epochs between evaluations on the test set (for the record only; nothing is chosen by them).
-        teacher: Folder of the finished run that teaches, for methods that learn from one.
+        teacher: Absolute path of the finished run that teaches, for methods that learn from one.
         source: Folder or list that images from files were read from.
         fingerprint: Digest of their contents with class and split.
         image_size: Side to which they were scaled.
@@ -69,8 +69,12 @@ class RunConfig:
 
     def differences(self, other: RunConfig) -> list[str]:
         """Return what differs, one ``name: ours, theirs`` each."""
-        # Where the files lie makes no difference: the fingerprint says whether they are the same.
-        mine, theirs = replace(self, source=None).flat(), replace(other, source=None).flat()
+        # Where the files lie makes no difference: the fingerprint says whether they are the same. Teachers were once
+        # written as typed.
+        mine, theirs = (
+            replace(config, source=None, teacher=config.teacher and str(Path(config.teacher).resolve())).flat()
+            for config in (self, other)
+        )
         told = {"fingerprint": "the images have changed: fingerprint"}
         return [
             f"{told.get(key, key)} {mine.get(key)!r} here, {theirs.get(key)!r} there"

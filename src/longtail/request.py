@@ -182,7 +182,7 @@ def make_config(
         options=given,
         precision=precision,
         eval_every=every,
-        teacher=None if teacher is None else str(teacher),
+        teacher=None if teacher is None else str(Path(teacher).absolute()),
         source=None if data.origin is None else data.origin.path,
         fingerprint=None if data.origin is None else data.origin.fingerprint,
         image_size=None if data.origin is None else data.origin.image_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import longtail
 from longtail import data as datasets
 from longtail import folder, methods
 from longtail.augment import Compose, Normalize
+from longtail.config import read_config, write_config
 from longtail.errors import LongtailError, UsageError
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.supervised import SupervisedObjective
@@ -89,6 +91,23 @@ def test_a_given_teacher_takes_the_place_of_the_first_stage(table, digits, plain
     for file in base.path.iterdir():
         file.unlink()
     assert longtail.load(run.path).logits(digits.test.images[:3]).shape == (3, 10)
+
+
+def test_a_teacher_given_by_a_relative_path_is_found_from_elsewhere(table, digits, plain_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    longtail.train(digits, "ce", out="ce", **plain_run)
+    with pytest.raises(RuntimeError, match="killed"):
+        longtail.train(digits, "taught", out="run", teacher="ce", reporter=Crash(14), **plain_run)
+    config, more = read_config(Path("run"))
+    assert config.teacher == str(tmp_path / "ce")
+    told = f"teacher '{tmp_path}/ce' here, '{tmp_path}/run' there"
+    assert config.differences(dataclasses.replace(config, teacher="run")) == [told]
+    monkeypatch.chdir(tmp_path / "ce")
+    longtail.train(digits, "taught", out=tmp_path / "run", resume=True, teacher=config.teacher, **plain_run)
+    monkeypatch.chdir(tmp_path)
+    write_config(Path("run"), dataclasses.replace(config, teacher="ce"), **more)  # as earlier versions wrote it
+    for same in ("ce", "run/../ce", config.teacher):
+        assert longtail.train(digits, "taught", out="run", resume=True, teacher=same, **plain_run).finished
 
 
 def test_a_finished_first_stage_teaches_as_the_run_s_own(table, digits, plain_run, tmp_path):
