@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import longtail
 from longtail.data import load
@@ -48,6 +50,60 @@ def test_two_processes_give_the_losses_of_one(method, tmp_path):
     losses = [[record["loss"] for record in longtail.load(folder).history] for folder in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=2e-5)
     assert longtail.load(one).metrics["top1"] == pytest.approx(longtail.load(two).metrics["top1"], abs=0.5)
+
+
+# Trains with batch norm, once as a whole and once with a stop after every 16 steps, of which eleven are an epoch.
+STOPPED = """
+import sys
+from pathlib import Path
+import torch
+from torch import distributed as dist
+import longtail
+from longtail.training import loop
+from reporters import Stop
+
+dist.init_process_group("gloo")
+folder, rank, stored = Path(sys.argv[1]), dist.get_rank(), loop.stored_features
+
+def keep(*args):
+    features = stored(*args)
+    torch.save(features, folder / f"features-{rank}.pt")
+    return features
+
+def train(name, reporter, resume=False):
+    return longtail.train("digits", "crt", protocol="quick", epochs=3, stage2_epochs=2, precision="fp32", threads=1,
+                          compile="off", device="cpu", out=folder / name, reporter=reporter, resume=resume)
+
+loop.stored_features = keep
+train("whole", None)
+loop.stored_features = stored
+stops = 0
+while True:
+    try:
+        train("stopped", Stop(1), resume=stops > 0)
+        break
+    except loop.InterruptedRunError:
+        stops += 1
+assert stops == 3, stops
+dist.destroy_process_group()
+"""
+
+
+def test_processes_train_a_classifier_on_the_same_features_and_resume_to_the_same_bits(tmp_path):
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
+    program = tmp_path / "program.py"
+    program.write_text(STOPPED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, str(program), str(tmp_path)], check=True, env=environment, capture_output=True)
+    first, second = (torch.load(tmp_path / f"features-{rank}.pt") for rank in range(2))
+    assert torch.equal(first, second)
+    runs = [longtail.load(tmp_path / name) for name in ("whole", "stopped")]
+    losses = [[record["loss"] for record in run.history] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    ours, theirs = (load_file(run.path / "model.safetensors") for run in runs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 @pytest.mark.parametrize("method", ["ce", "cb-sampling", "bsce+mixup"])

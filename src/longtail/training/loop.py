@@ -128,6 +128,9 @@ class Training:
         while self.position.stage < len(stages):
             stage = stages[self.position.stage]
             self._reporter.stage(stage.name, self.position.stage, len(stages), stage.epochs)
+            # A state holds the main process's batch-norm statistics; what a stage computes with them must be the same
+            # in all processes, and after a resume.
+            self.world.broadcast(self.network.buffers())
             if not self.position.entered:
                 self._enter(stage)
             self._train(stage)
@@ -231,7 +234,9 @@ class Training:
             p.step += 1
             self._reporter.step(p.epoch, p.step, plan.steps, size)
             if self._should_stop():
-                p.loss_sum, p.epoch_seconds = float(loss_sum), time.perf_counter() - began
+                # The mean, since on resume each process goes on from it.
+                p.loss_sum = float(self.world.sum(loss_sum)) / self.world.size
+                p.epoch_seconds = time.perf_counter() - began
                 self._stop()
         loss = float(self.world.sum(loss_sum)) / self.world.size / plan.images
         seconds = time.perf_counter() - began

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from longtail.training.world import World
 from longtail.types import Batch, Progress
 
-# Batch-norm statistics stay per process; newer torch has another name for it.
+# Within a stage batch-norm statistics stay per process; newer torch has another name for it.
 _NEW_NAME, _OLD_NAME = "forward_sync_buffers", "broadcast_buffers"
 _BUFFERS_STAY: dict[str, Any] = {
     _NEW_NAME if _NEW_NAME in inspect.signature(DistributedDataParallel).parameters else _OLD_NAME: False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,12 @@ class World:
             value = value.clone()
             dist.all_reduce(value)
         return value
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Write the main process's values into the tensors of all."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
         """Wait for all processes."""
