@@ -51,6 +51,7 @@ class Session:
         self.training: Training
         self.tracking: Tracking | None = None
         self._test_features: tuple[int, Tensor] | None = None
+        self._last_logits: Tensor | None = None
         self.stop = StopRequest(world)
 
     def run(
@@ -135,8 +136,10 @@ class Session:
     # What the loop calls ----------------------------------------------------------------------------------------
 
     def _after_epoch(self, record: dict[str, Any], is_last: bool) -> None:
-        if is_last or (len(self.history) + 1) % self.config.eval_every == 0:
+        # Only the main process keeps what it sees.
+        if self.world.is_main and (is_last or (len(self.history) + 1) % self.config.eval_every == 0):
             raw = self._test_logits() if is_last else self._look()
+            self._last_logits = raw if is_last else None
             logits, targets = self.recipe.inference(raw), self.data.test.targets
             record["test_top1"] = 100.0 * int((logits.argmax(1) == targets).sum()) / len(targets)
             self.best = max(self.best or 0.0, record["test_top1"])
@@ -210,8 +213,8 @@ class Session:
         return network_logits(self.training.network, self.data.test.images, plain, runtime).cpu()
 
     def _finish(self) -> None:
-        raw, targets = self._test_logits(), self.data.test.targets
-        logits = self.recipe.inference(raw)
+        raw = self._test_logits() if self._last_logits is None else self._last_logits
+        logits, targets = self.recipe.inference(raw), self.data.test.targets
         position, runtime = self.training.position, self.training.runtime
         scores = evaluate(logits.numpy(), targets.numpy(), list(self.task.class_counts))
         chosen = {line["stage"]: line["chosen"] for line in self.history if "chosen" in line}

@@ -59,11 +59,14 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 import longtail
+from longtail import underway
 from longtail.training import loop
 from reporters import Stop
 
 dist.init_process_group("gloo")
 folder, rank, stored = Path(sys.argv[1]), dist.get_rank(), loop.stored_features
+if rank > 0:
+    underway.network_logits = None  # only the first process looks at the test set
 
 def keep(*args):
     features = stored(*args)

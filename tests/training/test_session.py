@@ -222,6 +222,17 @@ def test_a_run_killed_before_its_first_state_begins_again(digits, plain_run, tmp
     assert [record["epoch"] for record in run.history] == [1, 2, 3]
 
 
+def test_the_last_epoch_is_looked_at_once(digits, plain_run, tmp_path, monkeypatch):
+    looks = []
+    network_logits = underway.network_logits
+    monkeypatch.setattr(underway, "network_logits", lambda *args: (looks.append(1), network_logits(*args))[1])
+    for method in ("ce+post-hoc-la", "ncm"):  # after ncm's last epoch, which is not looked at, it fits its means
+        run = longtail.train(digits, method, eval_every=2, out=tmp_path / method, **plain_run)
+        assert len(looks) == 2, method
+        assert run.metrics["top1"] == 100 * (run.predict(digits.test.images) == digits.test.targets.numpy()).mean()
+        looks.clear()
+
+
 @pytest.mark.parametrize("method", ["crt", "ride+h2t"])
 def test_looks_between_epochs_on_stored_features_see_what_the_network_says(
     method, digits, plain_run, tmp_path, monkeypatch
