@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,15 @@ class RunConfig:
     weights: str = "none"
     freeze_backbone: bool = False
     crop_size: int | None = None
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Return the request that was written to a file; fields that are younger than the file have their defaults.
+
+        Raises:
+            KeyError: A field is missing.
+        """
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.default is MISSING})
 
     def differences(self, other: RunConfig) -> list[str]:
         """Return what differs, one ``name: ours, theirs`` each."""
@@ -167,8 +177,7 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     path = folder / CONFIG_NAME
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        run = content.pop("run")
-        config = RunConfig(**{f.name: run[f.name] for f in fields(RunConfig) if f.name in run or f.default is MISSING})
+        config = RunConfig.from_plain(content.pop("run"))
     except FileNotFoundError:
         raise LongtailError(f"{folder} is not a run folder: it has no {CONFIG_NAME}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import longtail
 from longtail.benchmark import collect, cost, results
 from longtail.benchmark.collect import command_of
 from longtail.config import RunConfig
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.request import usual_budget
 
 
@@ -25,8 +25,17 @@ def result(method="ce", seed=0, top1=38.0, **changes):
     }  # fmt: skip
     made_by = {"command": "anything", "commit": "0123456789abcdef+changes"}
     made_by |= {"torch": "2.13.0", "longtail": "0.1.0", "processor": "a CPU"}
-    rest = {"config": {"profile": "exp"}, "runtime": {}, "made_by": made_by}
+    rest = {"config": config(method, seed), "runtime": {}, "made_by": made_by}
     return {"command": f"longtail train cifar100 --method {method}", "metrics": {**metrics, **changes}, **rest}
+
+
+def config(method="ce", seed=0, **changes):
+    budget = asdict(usual_budget("cifar100", method, "published"))
+    asked = RunConfig(
+        dataset="cifar100", method=method, imbalance=100.0, profile="exp", subset_seed=0, dev_per_class=0,
+        protocol="published", seed=seed, backbone="resnet32", budget=budget,
+    )  # fmt: skip
+    return asdict(replace(asked, **changes))
 
 
 def write(folder: Path, *all_results):
@@ -38,7 +47,7 @@ def write(folder: Path, *all_results):
 def test_collect_a_run(tmp_path, plain_run):
     run = longtail.train("digits", "ce", **plain_run, out=tmp_path / "run")
     path = results.collect(run.path, tmp_path / "results")
-    assert path.name == "digits-if50-ce-quick-s0-epochs=3.json"
+    assert path.name == "digits-if50-ce-quick-s0-precision=fp32-epochs=3.json"
     content = json.loads(path.read_text())
     assert content["metrics"]["top1"] == run.metrics["top1"]
     assert len(content["metrics"]["per_class"]) == 10
@@ -51,7 +60,7 @@ def test_collect_a_run(tmp_path, plain_run):
     assert set(content["made_by"]) >= {"commit", "command", "torch", "longtail"}
     page = results.page(results.read(tmp_path / "results"))
     assert "## Handwritten digits, imbalance 50: protocol `quick`, 3 epochs" in page
-    assert f"| ce | 1 | {run.metrics['top1']:.1f} |" in page
+    assert f"| ce (precision=fp32) | 1 | {run.metrics['top1']:.1f} |" in page
     (run.path / "metrics.json").write_text("{")
     with pytest.raises(LongtailError, match="cannot be read"):
         results.collect(run.path, tmp_path)
@@ -103,9 +112,9 @@ def test_protocols_have_tables_of_their_own():
 
 def test_variants_have_rows_and_development_sets_tables_of_their_own():
     variant = result("ride", top1=50.0)
-    variant["config"] = {"profile": "exp", "options": {"ride.experts": 4}, "dev_per_class": 0}
+    variant["config"] = config("ride", options={"ride.experts": 4})
     dev = result("ce", top1=39.5, class_counts=[490, 4])
-    dev["config"] = {"profile": "exp", "options": {}, "dev_per_class": 10}
+    dev["config"] = config(dev_per_class=10)
     page = results.page([result(), variant, dev])
     assert "| ride (ride.experts=4) | 1 | 50.0 |" in page
     assert "| ce | 1 | 39.5 |" in page
@@ -182,12 +191,12 @@ def test_the_readme_is_filled_between_its_marks(tmp_path):
 
 
 def test_the_command_of_a_run_on_own_images_names_their_folder():
-    config = RunConfig(
+    own = RunConfig(
         dataset="birds", method="ce", imbalance=7.5, profile="natural", subset_seed=0, dev_per_class=0,
         protocol="quick", seed=1, backbone="resnet18", budget=asdict(usual_budget("birds", "ce", "quick")),
         source="my birds", fingerprint="0123", image_size=64,
     )  # fmt: skip
-    command = command_of(config, {})
+    command = command_of(own, {})
     assert command.startswith("longtail train 'my birds' --method ce --protocol quick --seed 1")
     assert "--image-size 64" in command
     assert "--backbone resnet18" in command
@@ -199,18 +208,48 @@ def test_another_schedule_sets_a_row_apart(tmp_path, digits):
     options = {"epochs": 2, "lr": 0.05, "protocol": "quick", "precision": "fp32", "threads": 1, "compile": "off"}
     run = longtail.train(digits, "ce", **options, out=tmp_path / "run")
     path = results.collect(run.path, tmp_path / "results")
-    assert path.name == "digits-if50-ce-quick-s0-epochs=2-lr=0.05.json"
+    assert path.name == "digits-if50-ce-quick-s0-precision=fp32-epochs=2-lr=0.05.json"
     (read,) = results.read(tmp_path / "results")
-    assert results.label(read) == "ce (lr=0.05)"
+    assert results.label(read) == "ce (precision=fp32, lr=0.05)"
     assert "--epochs 2 --lr 0.05" in read["command"]
 
 
 def test_a_variant_stands_beside_the_number_of_the_same_variant():
     swept = [result("crt+h2t", top1=47.0), result("crt+h2t", top1=46.0)]
-    swept[1]["config"] = {"profile": "exp", "options": {"h2t.p": 0.1}}
+    swept[1]["config"] = config("crt+h2t", options={"h2t.p": 0.1})
     page = results.page(swept)
     row = next(line for line in page.splitlines() if line.startswith("| crt+h2t (h2t.p=0.1) | 1 | 46.0 |"))
     assert row.endswith("| 47.1 |")
     filled = results.fill("<!-- results:begin --><!-- results:end -->", swept)
     assert "| crt+h2t | 1 | 47.0 |" in filled
     assert "h2t.p" not in filled
+
+
+@pytest.mark.parametrize(("name", "value"), [("backbone", "resnet20"), ("subset_seed", 7), ("weights", "imagenet")])
+def test_what_differs_in_more_than_the_seed_is_never_averaged(name, value, tmp_path, capsys):
+    plain, other = result(), result(seed=1, top1=20.0)
+    other["config"] = config(seed=1, **{name: value})
+    for show in (results.page, lambda both: results.fill("<!-- results:begin --><!-- results:end -->", both)):
+        with pytest.raises(UsageError, match=f"results of ce differ in more than their seed: {name} {value!r} here"):
+            show([plain, other])
+    other["changed_setup"] = {name: value}  # as `collect` writes it
+    rows = [line for line in results.page([plain, other]).splitlines() if line.startswith("| ce")]
+    assert [row.split(" | ")[:3] for row in rows] == [["| ce", "1", "38.0"], [f"| ce ({name}={value})", "1", "20.0"]]
+    filled = results.fill("<!-- results:begin --><!-- results:end -->", [plain, other])
+    assert "20.0" not in filled
+    write(tmp_path / "results", {**plain, "config": {"profile": "exp"}})
+    assert results.main([str(tmp_path / "results"), str(tmp_path / "page.md")]) == 1
+    assert "0.json is not a result of a run: KeyError 'dataset'" in capsys.readouterr().err
+
+
+def test_how_often_a_run_looked_and_who_taught_a_first_stage_set_nothing_apart():
+    taught = result("dive", seed=1, top1=40.0)
+    taught["config"] = config("dive", seed=1, eval_every=5, teacher="pub-bsce")
+    assert "| dive | 2 | 39.0 ± 1.4 |" in results.page([result("dive"), taught])
+
+
+def test_the_readme_s_tables_are_of_the_exponential_profile():
+    step = result(seed=1, top1=20.0)
+    step["config"] = config(seed=1, profile="step")
+    filled = results.fill("<!-- results:begin --><!-- results:end -->", [result(), step])
+    assert "| ce | 1 | 38.0 |" in filled

@@ -13,10 +13,12 @@ import numpy as np
 
 from longtail.benchmark.grid import folder_name
 from longtail.config import RunConfig, read_config
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.folder import missing_result, read_test_logits
-from longtail.request import usual_budget
+from longtail.networks.weights import NO_WEIGHTS
+from longtail.request import Task, build_recipe, usual_budget
 from longtail.training.budget import default_backbone
+from longtail.training.sharing import shared_stages
 
 
 def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
@@ -24,13 +26,14 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
 
     Args:
         run_folder: A finished run.
-        results_dir: Where the file is written; an older result of the same name is replaced.
+        results_dir: Where the file is written; an older result of the same configuration is replaced.
 
     Returns:
         The file.
 
     Raises:
         LongtailError: The folder holds no finished run.
+        UsageError: The file is there and holds another run.
     """
     folder = Path(run_folder)
     config, more = read_config(folder)
@@ -43,7 +46,7 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     for other in ("stage1", "teacher"):
         if metrics.get(other):
             metrics[other] = PurePath(metrics[other]).name
-    teacher_command = ""
+    teacher_command, setup = "", names_of_setup(config, more)
     if config.teacher is not None:
         teacher_command = _teacher_command(Path(config.teacher))
         config = replace(config, teacher=PurePath(config.teacher).name)
@@ -56,16 +59,63 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         "teacher_command": teacher_command,
         "metrics": metrics,
         "config": asdict(config),
+        "changed_setup": setup,
         "changed_budget": budget,
         "runtime": runtime,
         "made_by": made_by,
         "experts": _experts(folder),
     }
-    apart = "".join(f"-{name}={as_text(value)}" for name, value in budget.items())
+    told = {name: value for name, value in setup.items() if name != "freeze_backbone"}  # a folder's name has that
+    apart = "".join(f"-{name}={as_text(value)}".replace("/", "") for name, value in {**told, **budget}.items())
     target = Path(results_dir) / f"{folder_name(config)}{apart}.json"
+    _check_place(target, config)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def _check_place(target: Path, config: RunConfig) -> None:
+    """Refuse to replace the result of a run with another configuration."""
+    if not target.exists():
+        return
+    try:
+        there = RunConfig.from_plain(json.loads(target.read_text(encoding="utf-8"))["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LongtailError(f"{target} is there and is not a result of a run", fix="move it away") from error
+    if differences := config.differences(there):
+        raise UsageError(
+            f"{target} holds the result of a run with another configuration: {'; '.join(differences)}",
+            fix="move it away, or collect into another folder",
+        )
+
+
+def names_of_setup(config: RunConfig, more: Mapping[str, Any]) -> dict[str, str]:
+    """Return the choices beside method, options and budget that set a result apart, as they stand in its name.
+
+    Args:
+        config: A run's configuration.
+        more: What else stands beside it in ``config.yaml``.
+    """
+    changed = setup_changes(config)
+    if config.teacher is not None and _is_own_first_stage(Path(config.teacher), config, more):
+        del changed["teacher"]
+    if config.precision == "fp32":  # auto, and bf16, which it takes where that is faster, have no name
+        changed["precision"] = config.precision
+    places = ("teacher", "weights")
+    return {name: PurePath(value).name if name in places else str(value) for name, value in changed.items()}
+
+
+def _is_own_first_stage(teacher: Path, config: RunConfig, more: Mapping[str, Any]) -> bool:
+    """Return whether a teacher is what the method trains first where none is given: then the run is the same."""
+    try:
+        theirs, _ = read_config(teacher)
+    except LongtailError:
+        return False
+    own, task = replace(config, teacher=None), Task.from_plain(more["data"])
+    if own.ground() != theirs.ground():
+        return False
+    recipe, other = build_recipe(own, task), build_recipe(theirs, task)
+    return shared_stages(recipe, other, config.backbone) == len(other.stages)
 
 
 def _teacher_command(folder: Path) -> str:
@@ -92,20 +142,29 @@ def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
     if config.source is None:  # a person's own images are as long-tailed as they are
         words += ["--imbalance", f"{config.imbalance:g}"]
     words += ["--protocol", config.protocol, "--seed", str(config.seed)]
-    optional: dict[str, Any] = {"profile": "exp", "subset_seed": 0, "dev_per_class": 0, "teacher": None}
-    optional |= {"weights": "none", "freeze_backbone": False, "crop_size": None, "image_size": None}
-    if config.source is None:
-        optional["backbone"] = default_backbone(config.dataset, (3, 32, 32))
-    else:  # its profile is no choice, and the backbone that is usual depends on the images' size
-        optional |= {"profile": config.profile, "backbone": None}
-    changed = {k: getattr(config, k) for k, default in optional.items() if getattr(config, k) != default}
-    changed |= budget_changes(config) | config.options
+    changed: dict[str, Any] = {}
+    if config.source is None and config.profile != "exp":
+        changed["profile"] = config.profile
+    if config.dev_per_class:
+        changed["dev_per_class"] = config.dev_per_class
+    changed |= setup_changes(config) | budget_changes(config) | config.options
     changed |= {name: runtime[name] for name in ("precision", "threads") if name in runtime}
     if "compile" in runtime:
         changed["compile"] = "on" if runtime["compile"] else "off"
     for name, value in changed.items():
         words += [f"--{name.replace('_', '-')}", *([] if name == "freeze_backbone" else [as_text(value)])]
     return shlex.join(words)
+
+
+def setup_changes(config: RunConfig) -> dict[str, Any]:
+    """Return subset, network, start and teacher of a run as far as they are not the defaults.
+
+    Of runs on files backbone and image size are always among them, since the usual ones depend on the images.
+    """
+    usual: dict[str, Any] = {"subset_seed": 0, "teacher": None, "weights": NO_WEIGHTS, "freeze_backbone": False}
+    usual |= {"crop_size": None, "image_size": None}
+    usual["backbone"] = default_backbone(config.dataset, (3, 32, 32)) if config.source is None else None
+    return {name: value for name, default in usual.items() if (value := getattr(config, name)) != default}
 
 
 def budget_changes(config: RunConfig) -> dict[str, Any]:

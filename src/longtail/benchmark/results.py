@@ -3,9 +3,10 @@
     python -m longtail.benchmark.results results docs/results.md [README.md]      write the page, fill the readme
     python -m longtail.benchmark.results collect RUN... results       copy finished runs into the results
 
-A result is one JSON file named ``DATASET-ifIF-METHOD-PROTOCOL-sSEED.json``, with development set and options behind
-that: the run's metrics, its configuration, and what made it (versions, commit, command). What methods cost beside
-cross-entropy is in ``benchmarks/cost-*.json`` (`longtail.benchmark.cost`), or said by their cards.
+A result is one JSON file named ``DATASET-ifIF-METHOD-PROTOCOL-sSEED.json``, with development set, options and all else
+that differs from the defaults behind that: the run's metrics, its configuration, and what made it (versions, commit,
+command). What methods cost beside cross-entropy is in ``benchmarks/cost-*.json`` (`longtail.benchmark.cost`), or said
+by their cards.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from longtail import methods
 from longtail.benchmark import cost, orders, published
 from longtail.benchmark.collect import as_text, collect, device_name, short_commit
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
+from longtail.config import RunConfig
 from longtail.errors import LongtailError, UsageError
 
 _NAMES = {"cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT", "digits": "Handwritten digits"}
@@ -63,7 +66,8 @@ def read(results_dir: str | Path) -> list[dict[str, Any]]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             needed = {key: content[key] for key in ("command", "metrics", "config", "runtime", "made_by")}
-            results.append({"experts": [], "changed_budget": {}, **content, **needed})
+            RunConfig.from_plain(needed["config"])
+            results.append({"experts": [], "changed_setup": {}, "changed_budget": {}, **content, **needed})
         except (ValueError, KeyError, TypeError) as error:
             raise LongtailError(f"{path} is not a result of a run: {type(error).__name__} {error}") from error
     return results
@@ -117,6 +121,7 @@ def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, fl
             for r in results
             if (r["metrics"]["dataset"], r["metrics"]["imbalance"]) == ("cifar100", 100)
             and r["metrics"]["protocol"] == protocol
+            and r["config"]["profile"] == "exp"
             and not _held_out(r)
             and "=" not in label(r)
         ]
@@ -130,20 +135,34 @@ def fill(text: str, results: Iterable[Mapping[str, Any]], costs: Mapping[str, fl
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Average the seeds of a section; variants of a method have rows of their own."""
+    """Average the seeds of a section; variants of a method have rows of their own.
+
+    Raises:
+        UsageError: Results of one row differ in more than their seed.
+    """
+    first: dict[str, RunConfig] = {}
+    for result in results:
+        # A teacher that makes a difference stands in the label; how often one looked at the test set makes none.
+        config = replace(RunConfig.from_plain(result["config"]), seed=0, eval_every=1, teacher=None)
+        if differences := config.differences(first.setdefault(label(result), config)):
+            raise UsageError(
+                f"results of {label(result)} differ in more than their seed: {'; '.join(differences)}",
+                fix="keep those of one configuration",
+            )
     return aggregate({**result["metrics"], "method": label(result), "class_counts": None} for result in results)
 
 
 def label(result: Mapping[str, Any]) -> str:
-    """Return a row's name: the method, and in parentheses the options and the budget that set it apart."""
+    """Return a row's name: the method, and in parentheses options, setup and budget that set it apart."""
     apart = ", ".join(f"{key}={value}" for key, value in _apart(result).items())
     method: str = result["metrics"]["method"]
     return f"{method} ({apart})" if apart else method
 
 
 def _apart(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options and the fields of the budget that set a result apart; a section has one length."""
-    changes = {**result["config"].get("options", {}), **result.get("changed_budget", {})}
+    """Return what sets a result apart from others of its method: options, setup, budget; a section has one length."""
+    own: Mapping[str, Any] = result["config"].get("options", {})
+    changes = {**own, **result.get("changed_setup", {}), **result.get("changed_budget", {})}
     return {key: as_text(value) for key, value in changes.items() if key != "epochs"}
 
 
