@@ -9,12 +9,14 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,15 +35,46 @@ SAVE_SECONDS = 20.0
 """Least time between two states on disk; stops and ends of stages are always saved."""
 
 
+@contextmanager
+def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold a run folder against other processes inside the block; of the processes of torchrun, the first one does it.
+
+    The system lifts the lock when its holder dies. Who holds it already may hold it again.
+
+    Args:
+        folder: The folder; made where it is missing.
+        patience: Seconds to wait for another process to leave it.
+
+    Raises:
+        LongtailError: Another process holds it and does not leave, or the folder cannot be made.
+    """
+    if os.environ.get("RANK", "0") not in ("", "0"):
+        yield
+        return
+    lock = FileLock(folder / ".lock", is_singleton=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise LongtailError(f"another process trains in {folder}", fix="wait until it ends, or stop it") from None
+    except OSError as error:
+        raise LongtailError(f"the run folder {folder} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunFolder:
     """The files of one run. ``metrics.json`` is written last: where it is, the run is finished.
 
     Args:
-        path: The folder; made on the first write.
+        path: The folder; made when the run begins.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: ExitStack | None = None
         self._saved = time.monotonic()
 
     @property
@@ -66,7 +99,7 @@ class RunFolder:
         return replace(data, name=begun.dataset) if begun.fingerprint == data.origin.fingerprint else data
 
     def claim(self, config: RunConfig, resume: bool, fingerprint: str) -> None:
-        """Check that a run may begin here, or go on.
+        """Check that a run may begin here, or go on; hold the folder of one that goes on.
 
         Args:
             config: What is asked for.
@@ -75,6 +108,7 @@ class RunFolder:
 
         Raises:
             UsageError: The folder holds another run, or this one without ``resume``, or none with ``resume``.
+            LongtailError: Another process trains here.
         """
         if not (self.path / CONFIG_NAME).exists():
             if resume:
@@ -92,11 +126,36 @@ class RunFolder:
                 f"{self.path} already holds this run, {'finished' if self.finished else 'unfinished'}",
                 fix="choose another --out" if self.finished else "add --resume to go on with it",
             )
+        if not self.finished:
+            self._hold()
+
+    def begin(self) -> None:
+        """Make the folder of a new run and hold it; nothing is written there before.
+
+        Raises:
+            UsageError: Another process has begun a run here since `claim`.
+            LongtailError: Another process trains here.
+        """
+        if self._lock is not None:
+            return
+        self._hold()
+        if (self.path / CONFIG_NAME).exists():
+            raise UsageError(f"another process has begun a run in {self.path} meanwhile", fix="choose another --out")
+
+    def _hold(self) -> None:
+        stack = ExitStack()
+        stack.enter_context(alone(self.path))
+        self._lock = stack
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
     def write_request(self, config: RunConfig, **more: Any) -> None:
-        """Make the folder and write ``config.yaml``."""
+        """Write ``config.yaml``."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             write_config(self.path, config, **more)
         except OSError as error:
             raise LongtailError(f"the run folder {self.path} cannot be written: {error.strerror}") from error

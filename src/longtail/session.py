@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,8 @@ def train(
 
     Raises:
         UsageError: The request is wrong.
-        LongtailError: Data, files or training failed; nothing that was there is lost.
+        LongtailError: Data, files or training failed, or another process trains in the folder; nothing that was there
+            is lost.
     """
     from longtail.run import load
 
@@ -134,7 +136,7 @@ def train(
         _check_unasked(config, {**loading, "data_root": data_root})
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
     target = pick_device(device if runtime is None else runtime.device)
-    with joined(target) as world:
+    with joined(target) as world, closing(folder):
         session = Session(config, loaded, folder, world, reporter or SilentReporter())
         folder.claim(config, resume, session.fingerprint)
         world.barrier()

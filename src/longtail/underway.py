@@ -87,6 +87,7 @@ class Session:
             if not self.world.is_main:
                 self.training.run()
                 return
+            self.folder.begin()
             with Tracking(track, self.folder.path, config, self.history) as self.tracking:
                 if state is None:
                     self._write_request(runtime)

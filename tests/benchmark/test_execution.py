@@ -8,17 +8,18 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from longtail import session
+from longtail import folder, session
 from longtail.benchmark import execution, grid, job, pool
 from longtail.benchmark.execution import execute, taken_over
-from longtail.benchmark.job import Job, Machine, alone
+from longtail.benchmark.job import Job, Machine
 from longtail.benchmark.table import aggregate, to_csv
-from longtail.errors import LongtailError, UsageError
+from longtail.errors import UsageError
 from longtail.training.loop import InterruptedRunError
 from longtail.training.runtime import Runtime
 
@@ -253,25 +254,19 @@ def test_a_time_limit_stops_inside_a_run_and_between_runs(digits, tmp_path, lane
     assert not long[1].begun or lanes is not None
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_folder_is_held_by_one_process_until_that_dies(tmp_path, monkeypatch):
+def test_a_run_that_another_process_does_fails_and_is_done_later(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "LOCK_SECONDS", 0.3)
-    child = os.fork()
-    if child == 0:
-        with alone(tmp_path / "run"):
-            (tmp_path / "held").touch()
-            time.sleep(100)
-    while not (tmp_path / "held").exists():
-        time.sleep(0.01)
-    with pytest.raises(LongtailError, match="run by another process"), alone(tmp_path / "run"):
-        pass
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with alone(tmp_path / "run"):
-        pass
-    monkeypatch.setenv("RANK", "1")
-    with alone(tmp_path / "run"), alone(tmp_path / "run"):
-        pass
+    (cell,) = plan(digits, tmp_path, ["ce"], [0], epochs=1)
+    with ThreadPoolExecutor() as other, folder.alone(cell.folder):
+        (outcome,) = other.submit(lambda: list(execute([cell], digits, machine=PLAIN))).result()
+    assert outcome.status == "failed"
+    assert f"another process trains in {cell.folder}; wait" in outcome.reason
+    monkeypatch.setattr(job, "LOCK_SECONDS", 30.0)
+    with ThreadPoolExecutor() as other:
+        with folder.alone(cell.folder):
+            waiting = other.submit(lambda: list(execute([cell], digits, machine=PLAIN)))
+            time.sleep(0.2)
+        assert [outcome.status for outcome in waiting.result()] == ["done"]
 
 
 def test_devices_take_turns(monkeypatch):

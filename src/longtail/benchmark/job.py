@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import inspect
-import os
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +16,7 @@ from longtail import session
 from longtail.benchmark.grid import Cell, Outcome, Source, task_of
 from longtail.data import LongTailData
 from longtail.errors import LongtailError
-from longtail.folder import RunFolder
+from longtail.folder import RunFolder, alone
 from longtail.request import build_recipe, build_run_network
 from longtail.run import Run
 from longtail.training.loop import InterruptedRunError
@@ -30,7 +27,6 @@ from longtail.training.stop import time_limit
 LOCK_SECONDS = 60.0
 """How long a run waits for another process to leave its folder; one that was told to stop leaves after a step."""
 TRACEBACK_NAME = "error.txt"
-_POLL_SECONDS = 0.2
 _PARAMETERS = inspect.signature(session.train).parameters.values()
 _NAMED = {parameter.name for parameter in _PARAMETERS if parameter.kind is parameter.KEYWORD_ONLY}
 
@@ -96,7 +92,7 @@ def run_job(job: Job, data: LongTailData | None = None, reporter: Reporter | Non
     """Do a run, or what is left of it; whatever goes wrong is its outcome."""
     cell = job.cell
     try:
-        with alone(cell.folder), time_limit(job.seconds()):
+        with alone(cell.folder, LOCK_SECONDS), time_limit(job.seconds()):
             kept = cell.finished
             (cell.folder / TRACEBACK_NAME).unlink(missing_ok=True)
             run = _train(cell, data or _loaded(cell.source), reporter or SilentReporter(), job.machine)
@@ -128,38 +124,6 @@ def _unforeseen(folder: Path, error: Exception) -> str:
 @lru_cache(maxsize=2)
 def _loaded(source: Source) -> LongTailData:
     return source.load()
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a run folder against other processes inside the block; of the processes of torchrun, the first one does it.
-
-    Raises:
-        LongtailError: Another process holds it and does not leave, or the folder cannot be made.
-    """
-    if os.environ.get("RANK", "0") not in ("", "0"):
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w", encoding="utf-8")
-    except OSError as error:
-        raise LongtailError(f"the run folder {folder} cannot be written: {error.strerror}") from error
-    with file:
-        give_up = time.monotonic() + LOCK_SECONDS
-        while not _locks(file.fileno()):
-            if time.monotonic() >= give_up:
-                raise LongtailError(f"{folder} is being run by another process", fix="wait until it ends, or stop it")
-            time.sleep(_POLL_SECONDS)
-        yield
-
-
-def _locks(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _train(cell: Cell, data: LongTailData, reporter: Reporter, machine: Machine) -> Run:
