@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,10 @@ def test_how_a_grid_is_spread(longtail, monkeypatch):
     if importlib.util.find_spec("ray") is None:
         said = longtail("compare", "digits", "--ray", "local")
         assert (said.status, "pip install 'longtail[ray]'" in said.err) == (2, True)
+    with monkeypatch.context() as on_windows:
+        on_windows.delattr(os, "setpgrp")
+        said = longtail("compare", "digits", "--jobs", "2")
+        assert (said.status, "--jobs needs signals and process groups" in said.err) == (2, True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     said = longtail("compare", "digits", "--jobs", "2")
     assert said.status == 2

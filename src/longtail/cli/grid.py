@@ -42,6 +42,8 @@ class Spread:
         """
         if self.jobs < 1:
             raise UsageError(f"jobs is {self.jobs}; it must be at least 1")
+        if self.jobs > 1 and self.ray is None and not hasattr(os, "setpgrp"):
+            raise UsageError("--jobs needs signals and process groups, which Windows lacks", fix="leave --jobs out")
         if self.ray is not None and importlib.util.find_spec("ray") is None:
             raise UsageError("--ray needs Ray, which is not installed", fix="pip install 'longtail[ray]'")
         if (self.jobs > 1 or self.ray is not None) and int(os.environ.get("WORLD_SIZE") or 1) > 1:
