@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": _git_commit(),
+        "commit": git_commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -135,18 +136,28 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, or None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+@cache
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, or None outside one.
+
+    It is read once a process: code that is imported stays as it is when somebody commits meanwhile.
+    """
+    here = Path(__file__)
+    questions = (
+        ("ls-files", "--error-unmatch", here.name),  # fails in a venv that lies in somebody else's repository
+        ("rev-parse", "HEAD"),
+        ("status", "--porcelain", "-uno"),
+        ("ls-files", "--others", "--exclude-standard", "*.py"),  # a new method, say
+    )
     try:
         answers = [
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+            subprocess.run(["git", "-C", str(here.parent), *words], capture_output=True, text=True, check=True).stdout
+            for words in questions
         ]
     except (OSError, subprocess.CalledProcessError):
         return None
-    head, changes = answers
-    return f"{head}+changes" if changes else head
+    _, head, *changes = (answer.strip() for answer in answers)
+    return f"{head}+changes" if any(changes) else head
 
 
 def write_config(folder: Path, config: RunConfig, **more: Any) -> None:

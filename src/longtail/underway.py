@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from longtail import methods
 from longtail.borrowing import borrowed_state, teacher_of
-from longtail.config import RunConfig, provenance, read_config
+from longtail.config import RunConfig, git_commit, provenance, read_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError
 from longtail.evaluation import experts_used
@@ -29,6 +29,8 @@ from longtail.training.progress import Reporter
 from longtail.training.runtime import Runtime, settle, thread_count
 from longtail.training.stop import StopRequest
 from longtail.training.world import World
+
+git_commit()  # now, since a grid may import the code today and begin a run tomorrow
 
 
 class Session:
@@ -92,7 +94,7 @@ class Session:
                 if state is None:
                     self._write_request(runtime)
                 else:
-                    self._write_runtime(runtime)
+                    self._write_resumption(runtime)
                 self.training.run()
                 self._finish()
 
@@ -172,11 +174,15 @@ class Session:
         )
         self.folder.rewrite_history(self.history)
 
-    def _write_runtime(self, runtime: Runtime) -> None:
-        """Write into the configuration what the run goes on with, where that is something else."""
+    def _write_resumption(self, runtime: Runtime) -> None:
+        """Write into the configuration what the run goes on with, and who takes it on where that is another."""
         config, more = read_config(self.folder.path)
-        if more.get("runtime") != runtime.asdict():
-            self.folder.write_request(config, **{**more, "runtime": runtime.asdict()})
+        makers, now = [more.get("made_by"), *more.get("resumed_by", [])], provenance()
+        if makers[-1] != now:
+            makers.append(now)
+        content = {**more, "runtime": runtime.asdict(), "resumed_by": makers[1:]}
+        if content != more:
+            self.folder.write_request(config, **content)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:

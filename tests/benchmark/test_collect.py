@@ -31,7 +31,7 @@ def collected(tmp_path):
     def make(config, name="run", top1=40.0):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        write_config(folder, config, data=TASK, made_by={})
+        write_config(folder, config, data=TASK, made_by={}, resumed_by=[{"commit": "b", "command": "x --out /me/run"}])
         metrics = {"method": config.method, "seed": config.seed, "top1": top1}
         (folder / "metrics.json").write_text(json.dumps(metrics))
         np.savez(folder / "test_logits.npz", logits=np.eye(2), targets=np.arange(2))
@@ -71,6 +71,11 @@ def test_a_result_takes_the_place_of_its_own_configuration_only(collected):
     path.write_text("[]")
     with pytest.raises(LongtailError, match="is there and is not a result of a run"):
         collected(asked())
+
+
+def test_who_took_the_run_on_is_told(collected):
+    (maker,) = json.loads(collected(asked()).read_text())["resumed_by"]
+    assert maker == {"commit": "b", "command": "x --out run"}
 
 
 def test_a_teacher_that_the_method_would_have_trained_itself_is_not_told(collected, tmp_path):

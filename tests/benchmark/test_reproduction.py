@@ -24,14 +24,14 @@ CIFAR_TABLES = [
 ]  # fmt: skip
 
 
-def finish(cell, top1: float, **changes) -> None:
+def finish(cell, top1: float, resumed_by=(), **changes) -> None:
     """Write what a finished run leaves behind."""
     from longtail.config import write_config
 
     cell.folder.mkdir(parents=True)
     runtime = {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}
     made_by = {"commit": "0123456789abcdef", "torch": "2.13.0", "processor": "a CPU"}
-    write_config(cell.folder, cell.config, runtime=runtime, made_by=made_by)
+    write_config(cell.folder, cell.config, runtime=runtime, made_by=made_by, resumed_by=list(resumed_by))
     metrics = {"method": cell.config.method, "seed": cell.config.seed, "top1": top1, **changes}
     (cell.folder / "metrics.json").write_text(json.dumps(metrics))
 
@@ -174,7 +174,7 @@ def test_ours_beside_theirs(tmp_path):
     made = plan("deck-001-cifar100", wanted, tmp_path)
     for cell in made.cells:
         if cell.config.method == "ce" and cell.config.seed < 2:
-            finish(cell, 39.0 + cell.config.seed)
+            finish(cell, 39.0 + cell.config.seed, resumed_by=[{"commit": "f" * 16}])
     first = next(c for c in made.comparisons if c.published.method == "ce")
     ours = first.ours()
     assert (ours.mean, str(ours)) == (39.5, "39.5 ± 0.7")
@@ -182,7 +182,7 @@ def test_ours_beside_theirs(tmp_path):
     assert next(c for c in made.comparisons if c.published.method == "bsce").ours() is None
     how = first.how()
     assert how["seeds"] == [0, 1]
-    assert how["commits"] == ["0123456789abcdef"]
+    assert how["commits"] == ["0123456789abcdef", "f" * 16]
     assert how["command"].startswith(
         "longtail train cifar100 --method ce --imbalance 100 --protocol published --seed 0"
     )

@@ -147,6 +147,8 @@ def test_the_page_says_on_what_was_run_and_that_a_gpu_is_still_to_be_tried():
     page = results.page([result()])
     assert "- a CPU, torch 2.13.0, longtail 0.1.0 at commit 0123456789ab+changes" in page
     assert "No run was made on a GPU yet" in page
+    resumed = {**result(), "resumed_by": [{**result()["made_by"], "commit": "f" * 40}]}
+    assert "longtail 0.1.0 at commit ffffffffffff" in results.page([resumed])
     fast = result("bsce")
     fast["runtime"], fast["made_by"] = {"device": "cuda:0"}, {**fast["made_by"], "gpu": "an H100"}
     page = results.page([result(), fast])

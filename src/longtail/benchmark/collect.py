@@ -50,8 +50,10 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     if config.teacher is not None:
         teacher_command = _teacher_command(Path(config.teacher))
         config = replace(config, teacher=PurePath(config.teacher).name)
-    made_by = dict(more.get("made_by", {}))
-    made_by["command"] = without_folders(made_by.get("command", ""))
+    made_by, *resumed_by = (
+        {**maker, "command": without_folders(maker.get("command", ""))}
+        for maker in (more.get("made_by", {}), *more.get("resumed_by", []))
+    )
     runtime = more.get("runtime") or {}
     budget = budget_changes(config)
     content = {
@@ -63,6 +65,7 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         "changed_budget": budget,
         "runtime": runtime,
         "made_by": made_by,
+        "resumed_by": resumed_by,
         "experts": _experts(folder),
     }
     told = {name: value for name, value in setup.items() if name != "freeze_backbone"}  # a folder's name has that

@@ -84,9 +84,10 @@ class Comparison:
         if not runs:
             return None
         config, more = runs[0]
+        makers = [maker for _, own in runs for maker in (own["made_by"], *own.get("resumed_by", []))]
         return {
             "command": command_of(config, more.get("runtime") or {}),
-            "commits": sorted({str(more["made_by"].get("commit")) for _, more in runs}),
+            "commits": sorted({str(maker.get("commit")) for maker in makers}),
             "seeds": [config.seed for config, _ in runs],
             "devices": sorted({_device(more) for _, more in runs}),
             "protocol": config.protocol,

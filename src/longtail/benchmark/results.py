@@ -273,7 +273,7 @@ def _machines(results: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{device_name(result['runtime'], made)}, torch {made.get('torch', '?')}, longtail {made.get('longtail', '?')} "
         f"at commit {short_commit(made.get('commit'))}"
         for result in results
-        for made in [result["made_by"]]
+        for made in [result["made_by"], *result.get("resumed_by", [])]
     )
     return ["Made with:", "", "```console", *commands, "```", "", *(f"- {machine}" for machine in machines)]
 
