@@ -167,6 +167,14 @@ def test_stand_ins_have_the_sizes_of_the_data(imbalance, dev):
     assert data.class_counts == long_tail_counts(500 - dev, 100, imbalance, "exp")
     assert data.image_shape == (3, 32, 32)
     assert (0 if data.dev is None else len(data.dev)) == 100 * dev
+    assert data.test.targets.bincount().tolist() == [100] * 100
+
+
+@pytest.mark.parametrize(("protocol", "gap"), [("quick", 7), ("published", 10)])
+def test_runs_look_at_the_test_set_as_seldom_as_on_the_real_data(protocol, gap, tmp_path):
+    wanted = Wanted(seeds=(0,), protocol=protocol, imbalance=100, methods=["ce"])
+    (cell,) = plan("deck-001-cifar100", wanted, tmp_path).cells
+    assert cell.config.eval_every == gap
 
 
 def test_ours_beside_theirs(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,13 +12,13 @@ from longtail.benchmark.grid import Source
 from longtail.data import ImageSet, LongTailData, long_tail_counts
 
 _CIFAR = {"cifar10": (10, 5000), "cifar100": (100, 500)}
+_TEST_IMAGES = 10_000
 
 
 def stand_in(source: Source) -> LongTailData:
     """Return data of the sizes that a source would give; CIFAR need not be there, other sets are loaded.
 
-    Its training and development images are black, its test set is one image a class, its classes have numbers for
-    names. A plan and the speed of training depend on none of that.
+    Its images are black, its classes have numbers for names. A plan and the speed of training depend on none of that.
 
     Raises:
         LongtailError: The data set is not CIFAR and cannot be loaded.
@@ -32,7 +33,7 @@ def stand_in(source: Source) -> LongTailData:
     return LongTailData(
         name=source.name,
         train=train,
-        test=_black(torch.arange(classes)),
+        test=_black(torch.repeat_interleave(torch.arange(classes), _TEST_IMAGES // classes)),
         class_names=tuple(map(str, range(classes))),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
@@ -45,7 +46,8 @@ def stand_in(source: Source) -> LongTailData:
 
 
 def _black(targets: Tensor) -> ImageSet:
-    return ImageSet(torch.zeros(len(targets), 3, 32, 32, dtype=torch.uint8), targets)
+    pixels = np.zeros((len(targets), 3, 32, 32), np.uint8)  # unlike torch's these take no memory until written to
+    return ImageSet(torch.from_numpy(pixels), targets)
 
 
 def noisy(data: LongTailData) -> LongTailData:
