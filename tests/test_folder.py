@@ -1,7 +1,8 @@
-"""Who may write into a run folder."""
+"""Who may write into a run folder, and what is said where nobody can."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -9,9 +10,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from safetensors import SafetensorError
 
 import longtail
-from longtail import underway
+from longtail import folder, underway
 from longtail.errors import LongtailError, UsageError
 from longtail.folder import alone
 from longtail.training.progress import SilentReporter
@@ -78,3 +80,23 @@ def test_of_two_that_begin_at_once_the_second_is_refused(digits, plain_run, tmp_
         longtail.train(digits, "ce", out=tmp_path / "run", **plain_run)
     assert len(longtail.load(tmp_path / "run").history) == 3
     assert longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run).metrics["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_told_and_written_on_resume(error, digits, plain_run, tmp_path, monkeypatch):
+    def full(tensors, path):
+        raise error
+
+    run = {"out": tmp_path / "run", **plain_run}
+    with monkeypatch.context() as disk:
+        disk.setattr(folder, "save_file", full)
+        with pytest.raises(LongtailError, match=r"(?s)No space left on device.*make room, then --resume"):
+            longtail.train(digits, "ce", **run)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert longtail.train(digits, "ce", resume=True, **run).metrics["epochs"] == 3

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     except Timeout:
         raise LongtailError(f"another process trains in {folder}", fix="wait until it ends, or stop it") from None
     except OSError as error:
-        raise LongtailError(f"the run folder {folder} cannot be written: {error.strerror}") from error
+        raise LongtailError(f"the run folder {folder} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:
@@ -214,9 +215,9 @@ class RunFolder:
         try:
             save_file(tensors, self.path / MODEL_NAME)
             np.savez_compressed(self.path / LOGITS_NAME, **arrays)  # type: ignore[arg-type]
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise LongtailError(
-                f"the results cannot be written to {self.path}: {error.strerror}", fix="make room, then --resume"
+                f"the results cannot be written to {self.path}: {error}", fix="make room, then --resume"
             ) from error
         text = json.dumps(metrics, indent=1)
         write_atomically(self.path / "metrics.json", lambda file: file.write(text.encode()))
