@@ -127,7 +127,7 @@ class RunFolder:
                 f"{self.path} already holds this run, {'finished' if self.finished else 'unfinished'}",
                 fix="choose another --out" if self.finished else "add --resume to go on with it",
             )
-        if not self.finished:
+        if not self.finished or self.mendable:
             self._hold()
 
     def begin(self) -> None:
@@ -248,7 +248,9 @@ def other_images(fingerprint: str, more: Mapping[str, Any]) -> list[str]:
     Runs of earlier versions have none, and nothing is said of them.
     """
     there = more.get("data", {}).get("fingerprint", fingerprint)
-    return [] if there == fingerprint else [f"the images have changed: fingerprint {fingerprint!r} here, {there!r} there"]
+    return (
+        [] if there == fingerprint else [f"the images have changed: fingerprint {fingerprint!r} here, {there!r} there"]
+    )
 
 
 # What zipfile, zlib and numpy were seen to raise on archives with flipped bits and missing ends.
