@@ -170,7 +170,7 @@ def test_unknown_and_missing_trackers_are_refused_before_anything_is_read(monkey
 @pytest.mark.parametrize("verb", ["train", "compare", "decouple", "reproduce"])
 def test_the_command_line_says_at_once_what_is_missing(verb, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    what = "deck-000-experts" if verb == "reproduce" else str(tmp_path / "nowhere")
+    what = "deck-000-experts" if verb == "reproduce" else str(tmp_path)
     assert main([verb, what, "--track", "wandb"]) == 2
     assert "pip install 'longtail[wandb]'" in capsys.readouterr().err
 

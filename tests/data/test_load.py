@@ -116,7 +116,7 @@ def test_unknown_data_set():
         ({"subset_seed": -1}, "subset_seed"),
         ({"subset_seed": 2**32}, "subset_seed"),
         ({"dev_per_class": -1}, "dev_per_class must not be negative"),
-        ({"dev_per_class": 124}, "class 8 has 124 images, 125 are needed"),
+        ({"dev_per_class": 124}, "class '8' has 124 images, 125 are needed"),
     ],
 )
 def test_wrong_use(options, message):
