@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from longtail.config import RunConfig, read_config
+from longtail.config import RunConfig, read_config, resume_command
 from longtail.errors import UsageError
-from longtail.folder import RunFolder, other_images, resume_command
+from longtail.folder import RunFolder, other_images
 from longtail.networks import Teacher
 from longtail.request import Task, build_recipe
 from longtail.training.recipe import Recipe

@@ -199,6 +199,11 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     return config, content
 
 
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with a run."""
+    return f"longtail train --resume --out {shlex.quote(str(folder))}"
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem} in line {error.problem_mark.line + 1}"

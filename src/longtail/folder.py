@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import time
 import zipfile
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from longtail.config import CONFIG_NAME, RunConfig, read_config, write_config
+from longtail.config import CONFIG_NAME, RunConfig, read_config, resume_command, write_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError, UsageError
 from longtail.training.progress import Position
@@ -221,11 +220,6 @@ class RunFolder:
             ) from error
         text = json.dumps(metrics, indent=1)
         write_atomically(self.path / "metrics.json", lambda file: file.write(text.encode()))
-
-
-def resume_command(folder: Path) -> str:
-    """Return the command that goes on with a run."""
-    return f"longtail train --resume --out {shlex.quote(str(folder))}"
 
 
 def missing_result(folder: Path, name: str) -> LongtailError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import parse
 from longtail.cli.output import note, say, say_json
 from longtail.cli.setup import Unset
-from longtail.config import CONFIG_NAME, read_config
+from longtail.config import CONFIG_NAME, read_config, resume_command
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def run(words: Sequence[str]) -> int:
     folders, unfinished, damaged = find_runs([Path(name) for name in arguments.runs])
     out = _file(arguments)
     for folder in unfinished:
-        note(f"left out: {folder} is not finished (longtail train --resume --out {shlex.quote(str(folder))})")
+        note(f"left out: {folder} is not finished ({resume_command(folder)})")
     for error in damaged:
         note(f"left out: {error.line}")
     from longtail.report.html import report_page

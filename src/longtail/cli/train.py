@@ -16,7 +16,7 @@ from longtail.cli.arguments import flags, parse_open
 from longtail.cli.output import note, percent, say, say_json, say_table
 from longtail.cli.progress import shown
 from longtail.cli.setup import Setup, Unset, check_data
-from longtail.config import CONFIG_NAME, RunConfig, read_config
+from longtail.config import CONFIG_NAME, RunConfig, read_config, resume_command
 from longtail.errors import LongtailError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _train(arguments: Train, options: dict[str, Any]) -> Run:
 
 def _how(arguments: Train, folder: Path) -> str:
     root = f" --data-root {shlex.quote(arguments.data_root)}" if arguments.data_root else ""
-    return f"to go on: longtail train --resume --out {shlex.quote(str(folder))}{root}"
+    return f"to go on: {resume_command(folder)}{root}"
 
 
 def _opening(config: RunConfig, folder: Path) -> str:
