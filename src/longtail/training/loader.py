@@ -1,12 +1,13 @@
 """Batches of a stage: gathered from memory, augmented as a whole, a pure function of (seed, stage, epoch, step).
 
-Nothing is remembered between steps, so a resumed run draws exactly what the run that was stopped would have drawn,
-and every process of a distributed run derives the same global batch and keeps its own share of it.
+Nothing is remembered between steps, so a resumed run draws exactly what the run that was stopped would have drawn.
+Every process of a distributed run derives the same index streams, takes its share of each batch, and gathers, augments
+and mixes that alone, with draws of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -173,18 +174,18 @@ class StageLoader:
 
         The weight makes the mean over processes of weighted mean losses the mean over the global batch.
         """
-        start = step * self._stage.batch_size
-        stop = min(start + self._stage.batch_size, plan.images)
-        self._generator.manual_seed(step_seed(self._seed, self._number, 1 + epoch, step))
-        drawn = [stream[start:stop] for stream in plan.streams]
-        batches = tuple(self._batch(indices, self._stage.augment) for indices in drawn)
-        views = [self._batch(drawn[0], transforms) for transforms in self._stage.views]
-        if self._stage.mixing is not None:
-            progress = Progress(self._stage.first_epoch + epoch, self._stage.schedule.epochs, step, plan.steps)
-            batches = self._stage.mixing.mix(batches, self._generator, progress)
-        shares = tuple(self._share(batch) for batch in (*batches, *views, *self._dev_batches(plan, step)))
-        weight = len(shares[0]) * self._world.size / (stop - start)
-        return shares, weight
+        stage, share = self._stage, self._world.share
+        start = step * stage.batch_size
+        stop = min(start + stage.batch_size, plan.images)
+        self._generator.manual_seed(step_seed(self._seed, self._number, 1 + epoch, step) + self._world.rank)
+        drawn = [share(stream[start:stop]) for stream in plan.streams]
+        batches = tuple(self._batch(indices, stage.augment) for indices in drawn)
+        views = [self._batch(drawn[0], transforms) for transforms in stage.views]
+        if stage.mixing is not None:
+            progress = Progress(stage.first_epoch + epoch, stage.schedule.epochs, step, plan.steps)
+            batches = stage.mixing.mix(batches, self._generator, progress)
+        weight = len(batches[0]) * self._world.size / (stop - start)
+        return (*batches, *views, *self._dev_batches(plan, step)), weight
 
     def _batch(self, indices: Tensor, transforms: Compose) -> Batch:
         images = self._gather(indices)
@@ -210,18 +211,5 @@ class StageLoader:
                 self._dev_targets.index_select(0, indices),
                 indices,
             )
-            for indices in drawn
+            for indices in map(self._world.share, drawn)
         ]
-
-    def _share(self, batch: Batch) -> Batch:
-        if self._world.size == 1:
-            return batch
-        share = self._world.share
-        return replace(
-            batch,
-            images=share(batch.images),
-            targets=share(batch.targets),
-            indices=share(batch.indices),
-            mixed_targets=None if batch.mixed_targets is None else share(batch.mixed_targets),
-            lam=None if batch.lam is None else share(batch.lam),
-        )
