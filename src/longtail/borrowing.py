@@ -31,7 +31,7 @@ def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
             f"{config.teacher} was trained on {run.task.name}: other classes or another image size than {task.name}",
             fix="give a teacher of the same data set",
         )
-    return run.teacher()
+    return run.teacher(task)
 
 
 def borrowed_state(config: RunConfig, task: Task, fingerprint: str, recipe: Recipe, base: Path) -> dict[str, Any]:

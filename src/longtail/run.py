@@ -20,7 +20,7 @@ from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import Posterior, fit_posterior
 from longtail.folder import LOGITS_NAME, MODEL_NAME, missing_result, read_test_logits, written_again
-from longtail.networks import Network, Teacher
+from longtail.networks import Network, Renormalise, Teacher
 from longtail.request import Task, build_recipe, build_run_network, network_shape
 from longtail.session import train
 from longtail.training.inference import predict_logits
@@ -135,9 +135,15 @@ class Run:
         """The trained network, in evaluation mode on the CPU."""
         return self._model[0]
 
-    def teacher(self) -> Teacher:
-        """Return a copy of the trained model that another run can learn from."""
-        return Teacher(copy.deepcopy(self._model[0]), self._model[1])
+    def teacher(self, student: Task | None = None) -> Teacher:
+        """Return a copy of the trained model that another run can learn from.
+
+        Args:
+            student: The task of that run, whose images may be normalised otherwise; None: they are as this run's.
+        """
+        own, given = ((task.mean, task.std) for task in (self.task, student or self.task))
+        renormalise = Renormalise(given, own) if given != own else None
+        return Teacher(copy.deepcopy(self._model[0]), self._model[1], renormalise)
 
     def logits(self, images: np.ndarray[Any, Any] | Tensor) -> np.ndarray[Any, Any]:
         """Return the test-time logits of images, (N, C), float32.

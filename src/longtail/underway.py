@@ -15,7 +15,7 @@ from longtail.borrowing import borrowed_state, teacher_of
 from longtail.config import RunConfig, git_commit, provenance, read_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError
-from longtail.evaluation import experts_used
+from longtail.evaluation import answering_expert, experts_used
 from longtail.evaluation import metrics as evaluate
 from longtail.folder import RunFolder
 from longtail.networks import Network
@@ -233,7 +233,7 @@ class Session:
             "seed": self.config.seed,
             "epochs": self.config.budget["epochs"],
             **scores,
-            **({"experts_used": float(experts_used(raw.numpy()).mean())} if raw.ndim == 3 else {}),
+            **({"experts_used": float(experts_used(raw.numpy()).mean())} if _is_of_experts(raw, logits) else {}),
             **({"chosen": chosen} if chosen else {}),
             "class_counts": list(self.task.class_counts),
             "selection": "last-epoch",
@@ -251,3 +251,8 @@ class Session:
         self.folder.write_results(self.training.network.state_dict(), arrays, metrics)
         if self.tracking is not None:
             self.tracking.final(metrics, step=len(self.history))
+
+
+def _is_of_experts(raw: Tensor, logits: Tensor) -> bool:
+    """Return whether what a network says, (N, C) or (E, N, C), is of experts who answer together."""
+    return raw.ndim == 3 and answering_expert(raw.numpy(), logits.numpy()) is None

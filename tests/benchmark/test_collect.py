@@ -83,5 +83,9 @@ def test_a_teacher_that_the_method_would_have_trained_itself_is_not_told(collect
     for own, name in ((asked("bsce"), "dive-common-s0"), (asked("ce"), "dive-common-s0-teacher=teacher")):
         collected(own, name="teacher")
         assert collected(asked("dive", teacher=teacher)).name == f"cifar100-if100-{name}.json"
+    # A teacher with a stage less than the method's own, or one more, is another.
+    for row, told in (("teacher", ""), ("I", "-teacher=teacher"), ("III-soft", "-teacher=teacher")):
+        collected(asked("ssd", options={"ssd.row": row}), name="teacher")
+        assert collected(asked("ssd", teacher=teacher)).name == f"cifar100-if100-ssd-common-s0{told}.json"
     collected(asked("bsce", seed=1), name="teacher")
     assert collected(asked("dive", teacher=teacher)).name.endswith("-teacher=teacher.json")

@@ -62,6 +62,8 @@ def test_unfinished_pairs_are_left_open(digits, tmp_path):
     [
         ({"features": "ce"}, "the grid goes through"),
         ({"crt.classifier": "rs"}, "the grid goes through"),
+        ({"power": 0.5}, "without its like cells"),
+        ({"crt.warm": True}, "without its like cells"),
         ({"tau": 2}, "unknown option '--tau'"),
     ],
 )

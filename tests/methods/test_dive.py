@@ -15,6 +15,7 @@ from longtail.losses import BalancedSoftmaxLoss, CrossEntropyLoss, virtual_examp
 from longtail.methods.dive import ROWS, DiVEObjective, choose_flatness
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Teacher
+from longtail.training.sharing import shared_stages
 from longtail.types import Batch, Progress
 from reporters import Crash
 
@@ -175,6 +176,12 @@ def test_published_settings_are_those_of_bbn(cifar_like):
     assert lent("dive", "bsce", cifar_like, "published") == 0  # which has the recipe of LDAM-DRW
 
 
+def test_the_teacher_of_figure_1_is_cross_entropy(digits):
+    ours, plain = recipe_of("dive", digits, teacher_loss="ce"), recipe_of("ce", digits)
+    assert shared_stages(ours, plain, "small") == 1
+    assert shared_stages(recipe_of("dive", digits), plain, "small") == 0
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -184,6 +191,7 @@ def test_published_settings_are_those_of_bbn(cifar_like):
         ({"power": -0.5}, "above 0"),
         ({"row": 2, "student": "bsce"}, "no loss of them to be 'bsce'"),
         ({"flatness": "rule", "power": 1.0}, "chooses temperature and power itself"),
+        ({"flatness": "rule", "row": 5}, "flattens the labels with them"),
         ({"student": "focal"}, "must be one of bsce, ce"),
     ],
 )

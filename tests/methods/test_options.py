@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from longtail import methods
@@ -58,6 +60,7 @@ def test_every_option_and_card_is_documented(name):
         ("1,2", tuple[int, ...], (1, 2)),
         ([1, 2], tuple[int, ...], (1, 2)),
         (1, float, 1.0),
+        ("none", Literal["some", "none"] | None, "none"),
     ],
 )
 def test_values_are_converted_to_their_type(value, kind, result):

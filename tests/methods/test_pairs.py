@@ -9,6 +9,8 @@ import longtail
 from held_out import needs_dev
 from longtail import data, methods
 from longtail.augment import CMO, AutoAugment, CutMix, Cutout, Mixup, Normalize, RandAugment, Remix
+from longtail.networks import Teacher, build_network
+from longtail.request import Task, build_recipe, make_config
 from longtail.sampling import InstanceSampling, PowerSampling
 
 # Which modifiers each method takes; all others are refused.
@@ -37,7 +39,7 @@ TAKES = {
     "ace": ["drs", "mixup", "cutmix", "remix", "cmo", "ssp", "dev"],
     "lfme": ["mixup", "cutmix", "remix", "ssp"],
     "l2rw": ["drs", "ssp"],
-    "meta-weight-net": ["drs", "ssp"],
+    "meta-weight-net": ["ssp"],  # whose network would be drawn anew at the switch
     "da-meta": ["ssp"],
     "cb-finetune": ["ssp"],
 }
@@ -58,6 +60,17 @@ def test_a_method_takes_the_modifiers_of_its_row_and_refuses_the_others(method, 
         else:
             with pytest.raises(longtail.UsageError, match=rf"\+{modifier} "):
                 recipe_of(name, task)
+
+
+def test_a_student_is_not_cut_in_two_where_its_teacher_is_given(digits):
+    for name in ("dive+drs", "ssd+drs"):
+        config = make_config(
+            digits, name, protocol="quick", seed=0, backbone=None, precision="fp32", eval_every=None, options={}
+        )
+        with pytest.raises(longtail.UsageError, match="would begin anew at the cut"):
+            build_recipe(config, Task.of(digits), Teacher(build_network("small", 10, 1)))
+    with pytest.raises(longtail.UsageError, match="would begin anew at the cut"):
+        recipe_of("ssd+drs", digits, row="I")
 
 
 MIXINGS = {"mixup": Mixup, "cutmix": CutMix, "remix": Remix, "cmo": CMO}

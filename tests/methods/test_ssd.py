@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_mixing_does_not_go_with_two_views(digits):
     assert recipe_of("ssd+mixup", digits).stages[0].mixing is not None
 
 
-@pytest.mark.parametrize("at", [21, 50])
+@pytest.mark.parametrize("at", [21, 60])  # in the second epoch of a phase: the state of its first is on disk
 def test_queue_slow_encoder_and_teacher_survive_a_kill(at, digits, plain_run, tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "SAVE_SECONDS", 0.0)
     options = {**plain_run, "epochs": 2, "task": "instance", "row": "IV-LWS", "stage2_epochs": 2}
@@ -188,6 +189,20 @@ def test_any_run_teaches_and_both_heads_are_on_disk(digits, plain_run, tmp_path)
     np.testing.assert_array_equal(longtail.load(run.path).logits(digits.test.images), saved["logits"])
 
 
+@pytest.mark.parametrize("option", [{"task": "none"}, {"form": "code"}, {"stage2_lr": 0.1}, {"cached": True}])
+def test_a_given_teacher_leaves_no_phase_to_its_options(option, digits, plain_run, tmp_path):
+    teacher = longtail.train(digits, "ce", out=tmp_path / "ce", **{**plain_run, "epochs": 1})
+    with pytest.raises(longtail.UsageError, match=r"form is of the task|changes nothing with a teacher given"):
+        longtail.train(digits, "ssd", out=tmp_path / "ssd", teacher=teacher.path, **plain_run, **option)
+
+
+@pytest.mark.parametrize("name", ["ssd", "ce+ssp"])
+def test_photographs_are_told_apart_and_small_images_turned(name, digits):
+    pictures = replace(digits, name="pictures")
+    for data, views in ((digits, 0), (pictures, 1)):
+        assert len(recipe_of(name, data).stages[0].views) == views
+
+
 @pytest.mark.parametrize("row", ["plain", "I", "teacher"])
 def test_a_row_without_student_takes_no_teacher(row, digits, plain_run, tmp_path):
     teacher = longtail.train(digits, "ce", out=tmp_path / "ce", **plain_run)
@@ -201,6 +216,9 @@ def test_a_row_without_student_takes_no_teacher(row, digits, plain_run, tmp_path
         ({"temperature": 0}, "temperature is 0.0; it must be above 0"),
         ({"row": "IV"}, "row is 'IV'; it must be one of plain, I, teacher"),
         ({"task": "jigsaw"}, "must be one of rotation, instance, none"),
+        ({"form": "code"}, "form is of the task 'instance'"),
+        ({"form": "code", "task": "instance", "row": "plain"}, "task changes nothing in row 'plain'"),
+        ({"row": "I", "stage2_epochs": 3}, "stage2_epochs changes nothing in row 'I'"),
         ({"form": "deck"}, "must be one of code, formula"),
     ],
 )

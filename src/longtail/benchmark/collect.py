@@ -10,10 +10,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from longtail.benchmark.grid import folder_name
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
+from longtail.evaluation import answering_expert
 from longtail.folder import missing_result, read_test_logits
 from longtail.networks.weights import NO_WEIGHTS
 from longtail.request import Task, build_recipe, usual_budget
@@ -109,7 +111,10 @@ def names_of_setup(config: RunConfig, more: Mapping[str, Any]) -> dict[str, str]
 
 
 def _is_own_first_stage(teacher: Path, config: RunConfig, more: Mapping[str, Any]) -> bool:
-    """Return whether a teacher is what the method trains first where none is given: then the run is the same."""
+    """Return whether a teacher is all that the method trains before its student where none is given.
+
+    Then the run is the same. The student is the stage that begins with a new network.
+    """
     try:
         theirs, _ = read_config(teacher)
     except LongtailError:
@@ -118,7 +123,12 @@ def _is_own_first_stage(teacher: Path, config: RunConfig, more: Mapping[str, Any
     if own.ground() != theirs.ground():
         return False
     recipe, other = build_recipe(own, task), build_recipe(theirs, task)
-    return shared_stages(recipe, other, config.backbone) == len(other.stages)
+    before = next((k for k, stage in enumerate(recipe.stages) if stage.new_network is not None), 0)
+    return (
+        len(other.stages) == before
+        and type(other.inference) is nn.Identity
+        and shared_stages(recipe, other, config.backbone) == before
+    )
 
 
 def _teacher_command(folder: Path) -> str:
@@ -131,11 +141,15 @@ def _teacher_command(folder: Path) -> str:
 
 
 def _experts(folder: Path) -> list[float]:
-    """Return the accuracy of each of the run's experts; empty without experts, or where routers left some unasked."""
+    """Return the accuracy of each of the run's experts.
+
+    Empty without experts, where routers left some unasked, and where the answer is that of a single one.
+    """
     arrays = read_test_logits(folder, experts=True)
-    if "expert_logits" not in arrays or np.isnan(arrays["expert_logits"]).any():
+    each = arrays.get("expert_logits")
+    if each is None or np.isnan(each).any() or answering_expert(each, arrays["logits"]) is not None:
         return []
-    right = arrays["expert_logits"].argmax(2) == arrays["targets"]
+    right = each.argmax(2) == arrays["targets"]
     return [100.0 * float(share) for share in right.mean(1)]
 
 

@@ -112,8 +112,11 @@ def check_options(given: Collection[str], also: Iterable[str] = ()) -> None:
         UsageError: An option is unknown or the grid's own.
     """
     for key in given:
-        if key.rpartition(".")[2] in ("features", "classifier"):
+        own = key.rpartition(".")[2].replace("-", "_")
+        if own in ("features", "classifier"):
             raise UsageError(f"--{key} is what the grid goes through, so it cannot be set", fix="leave it out")
+        if own in ("power", "warm"):  # RW has power 1 in all its cells, and each classifier is a fresh one
+            raise UsageError(f"--{key} would leave the grid without its like cells", fix="leave it out")
     grid.check_options([method for method, _ in _runs()], given, also)
 
 

@@ -17,7 +17,7 @@ from longtail.augment import Compose
 from longtail.cli.output import say, say_table
 from longtail.data import ImageSet, long_tail_indices
 from longtail.errors import UsageError
-from longtail.evaluation import ExpertAggregation, combine_experts
+from longtail.evaluation import ExpertAggregation, answering_expert, combine_experts
 from longtail.methods.self_supervision import strong_view
 from longtail.run import Run
 from longtail.training.budget import augmentation_for
@@ -68,9 +68,9 @@ def aggregate(
         return logits
 
     plain = experts(run.task.plain_transforms())
-    if plain.ndim != 3 or plain.isnan().any():
+    if plain.ndim != 3 or plain.isnan().any() or answering_expert(plain, _rule(teacher.inference)(plain)) is not None:
         raise UsageError(
-            f"{run.path} has no experts that all answer, so there is nothing to weigh",
+            f"{run.path} has no experts that answer together, so there is nothing to weigh",
             fix="leave --aggregate out, or train sade, ride or independent-experts",
         )
     chosen = {name: _subset(test, prior, seed) for name, prior in priors.items()}
@@ -85,6 +85,11 @@ def aggregate(
 def _before_average(inference: nn.Module) -> nn.Module:
     """Return what an inference rule does to each expert before it makes one answer of all, such as LDAM's scale."""
     return inference[:-1] if isinstance(inference, nn.Sequential) else nn.Identity()
+
+
+def _rule(inference: nn.Module) -> nn.Module:
+    """Return what makes one answer of what `_before_average` left."""
+    return inference[-1] if isinstance(inference, nn.Sequential) else inference
 
 
 def _subset(test: ImageSet, prior: NDArray[np.float64], seed: int) -> Tensor:

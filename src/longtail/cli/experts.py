@@ -36,8 +36,8 @@ def show_assignment(report: dict[str, Any]) -> None:
 
 
 def _accuracies(report: dict[str, Any]) -> Table:
-    table = _table("", "top-1", "top-5", "right, average wrong", "wrong, average right")
-    table.add_row("average", f"{report['average']['top1']:.2f}", percent(report["average"]["top5"]), "", "")
+    table = _table("", "top-1", "top-5", "right, together wrong", "wrong, together right")
+    table.add_row("together", f"{report['average']['top1']:.2f}", percent(report["average"]["top5"]), "", "")
     for number, expert in enumerate(report["experts"], 1):
         counts = (str(expert["right_average_wrong"]), str(expert["wrong_average_right"]))
         table.add_row(f"expert {number}", f"{expert['top1']:.2f}", percent(expert["top5"]), *counts)
@@ -63,7 +63,7 @@ def _pairs(report: dict[str, Any]) -> Table:
 
 def _classes(report: dict[str, Any], class_names: Sequence[str]) -> Table:
     answers = [report["average"], *report["experts"]]
-    table = _table("class accuracy", "average", *(f"expert {n}" for n in range(1, len(answers))))
+    table = _table("class accuracy", "together", *(f"expert {n}" for n in range(1, len(answers))))
     for index, name in enumerate(class_names):
         table.add_row(name, *(percent(answer["per_class"][index]) for answer in answers))
     return table

@@ -7,7 +7,7 @@ from longtail.evaluation.calibration import (
     calibration_of_logits,
     expected_calibration_error,
 )
-from longtail.evaluation.experts import expert_agreement, expert_assignment, experts_used
+from longtail.evaluation.experts import answering_expert, expert_agreement, expert_assignment, experts_used
 from longtail.evaluation.metrics import class_accuracies, confusion_matrix, metrics, top_k_accuracy
 from longtail.evaluation.posterior import Posterior, calibration_gain, fit_posterior
 from longtail.evaluation.prior import read_prior
@@ -17,6 +17,7 @@ __all__ = [
     "Calibration",
     "ExpertAggregation",
     "Posterior",
+    "answering_expert",
     "calibration",
     "calibration_gain",
     "calibration_of_logits",

@@ -75,6 +75,15 @@ def expert_agreement(
     }
 
 
+def answering_expert(expert_logits: ArrayLike, logits: ArrayLike) -> int | None:
+    """Return the 0-based expert, of expert logits (E, N, C), whose logits are the answer (N, C); None: no single one.
+
+    Heads that learn from different targets are no ensemble: the run answers by one of them.
+    """
+    answer = np.asarray(logits)
+    return next((k for k, each in enumerate(np.asarray(expert_logits)) if np.array_equal(each, answer)), None)
+
+
 def experts_used(expert_logits: ArrayLike) -> NDArray[np.int64]:
     """Return how many experts answered each image, (N,), from expert logits (E, N, C) with NaN where one was not asked.
 

@@ -11,7 +11,7 @@ from longtail.methods.card import Card
 from longtail.methods.supervised import SupervisedObjective
 from longtail.sampling import ClassBalancedSampling, InstanceSampling
 from longtail.training.budget import Context
-from longtail.training.recipe import Recipe, Stage
+from longtail.training.recipe import Prepared, Recipe, Stage
 
 DRW_CARD = Card(
     title="Deferred re-weighting",
@@ -42,6 +42,11 @@ def one_stage(recipe: Recipe, modifier: str) -> Stage:
     if stage.sampling != (InstanceSampling(),):
         raise UsageError(
             f"+{modifier} defers balancing, but this method samples by class from the first epoch",
+            fix=f"use ce+{modifier}",
+        )
+    if isinstance(stage.objective, Prepared):
+        raise UsageError(
+            f"+{modifier} cuts the training in two, and this method's objective would begin anew at the cut",
             fix=f"use ce+{modifier}",
         )
     return stage
@@ -75,7 +80,9 @@ def switch_epoch(epochs: int, start: float) -> int:
 def split(stage: Stage, start: float) -> tuple[Stage, Stage]:
     """Cut a stage in two at a share of its epochs, see `switch_epoch`; optimiser and schedule run on."""
     first = switch_epoch(stage.epochs, start)
-    late = replace(stage, name="deferred", epochs=stage.epochs - first, first_epoch=first, continues=True)
+    late = replace(
+        stage, name="deferred", epochs=stage.epochs - first, first_epoch=first, continues=True, new_head=None
+    )
     return replace(stage, epochs=first), late
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from longtail.losses import (
 from longtail.losses.checks import ClassCounts, check_class_counts
 from longtail.methods.bsce import bsce
 from longtail.methods.card import Card
+from longtail.methods.ce import ce
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import Network, Teacher, build_network
 from longtail.training.budget import Context
@@ -66,6 +68,7 @@ ROWS = {
     6: Row("ce", "mixed", 3.0, 0.5),
 }
 _LOSSES: dict[Student, type[ClassCountLoss]] = {"bsce": BalancedSoftmaxLoss, "ce": CrossEntropyLoss}
+_TEACHERS: dict[Student, Callable[[Context], Recipe]] = {"bsce": bsce, "ce": ce}
 _HIGHEST = 20
 _LARGE = 4
 
@@ -194,6 +197,7 @@ def dive(
     context: Context,
     *,
     row: int = 1,
+    teacher_loss: Student | None = None,
     student: Student | None = None,
     target: Target | None = None,
     temperature: float | None = None,
@@ -209,7 +213,9 @@ def dive(
 
     Args:
         context: Class counts, budget and perhaps a teacher.
-        row: Row of the paper's Table 6, from which the next four take their defaults; 1 is the method.
+        row: Row of the paper's Table 6, from which ``student``, ``target``, ``temperature`` and ``power`` take their
+            defaults; 1 is the method.
+        teacher_loss: The loss of stage 1: ``bsce``, the default, or ``ce``, as in the paper's Figure 1.
         student: The student's loss on the labels: ``bsce`` or ``ce``.
         target: What is flattened: ``teacher``: its probabilities; ``mixed``: labels and probabilities together.
         temperature: T of teacher and student; the paper's 3 for CIFAR, 2 in its group's code.
@@ -229,10 +235,10 @@ def dive(
         known.power if power is None else power,
     )
     _check(chosen, alpha)
-    if flatness == "rule" and not (temperature is None and power is None):
-        raise UsageError(
-            "flatness 'rule' chooses temperature and power itself", fix="leave --temperature and --power out"
-        )
+    if flatness == "rule":
+        _check_rule(chosen, given=not (temperature is None and power is None))
+    if context.teacher is not None and teacher_loss is not None:
+        raise UsageError("teacher_loss is of stage 1, which a given teacher stands for", fix="leave --teacher-loss out")
     objective = DiVEObjective(
         SupervisedObjective(_LOSSES[chosen.student](context.class_counts)),
         alpha=alpha,
@@ -245,7 +251,7 @@ def dive(
     learning = context.stage(objective, "student")
     if context.teacher is not None:
         return Recipe(stages=(learning,))
-    teaching = replace(bsce(context).stages[0], name="teacher")
+    teaching = replace(_TEACHERS[teacher_loss or "bsce"](context).stages[0], name="teacher")
     return Recipe(stages=(teaching, replace(learning, new_network=build_network)))
 
 
@@ -253,6 +259,18 @@ def _row(row: int) -> Row:
     if row not in ROWS:
         raise UsageError(f"row is {row}; Table 6 has the rows {', '.join(map(str, ROWS))}")
     return ROWS[row]
+
+
+def _check_rule(chosen: Row, *, given: bool) -> None:
+    if given:
+        raise UsageError(
+            "flatness 'rule' chooses temperature and power itself", fix="leave --temperature and --power out"
+        )
+    if chosen.target == "mixed":
+        raise UsageError(
+            "flatness 'rule' looks at the teacher's virtual examples, and target 'mixed' flattens the labels with them",
+            fix="use --target teacher or a row with it: 1, 3 or 4",
+        )
 
 
 def _check(chosen: Row, alpha: float) -> None:

@@ -87,9 +87,12 @@ def convert(key: str, value: Any, kind: Any) -> Any:
     """
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
+        inner = next(a for a in typing.get_args(kind) if a is not type(None))
+        if value is None or (
+            isinstance(value, str) and value.lower() == "none" and value not in typing.get_args(inner)
+        ):
             return None
-        return convert(key, value, next(a for a in typing.get_args(kind) if a is not type(None)))
+        return convert(key, value, inner)
     if origin is typing.Literal:
         if value in typing.get_args(kind):
             return value

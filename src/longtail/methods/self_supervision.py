@@ -191,6 +191,11 @@ class Pretext:
     views: tuple[Compose, ...] = ()
 
 
+def usual_task(context: Context) -> Task:
+    """Return the task that the papers take: rotation on CIFAR, instance discrimination on large images."""
+    return "instance" if context.on_photographs else "rotation"
+
+
 def pretext(task: Task, context: Context, *, own_class: Form = "formula") -> Pretext:
     """Return a task for a data set; the queue holds the largest multiple of the batch within an epoch, up to 65,536.
 

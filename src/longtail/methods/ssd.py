@@ -22,6 +22,7 @@ from longtail.methods.self_supervision import (
     RotationPrediction,
     beside,
     pretext,
+    usual_task,
 )
 from longtail.methods.supervised import SupervisedObjective
 from longtail.networks import LearnableScalingHead, LinearHead, Network, Teacher, build_network
@@ -35,7 +36,7 @@ CARD = Card(
     arxiv="2109.04075",
     idea="Features from labels and a task without labels together; a class-balanced rescaling of the classifier makes "
     "soft labels of them; a fresh network learns the true labels with one head and the soft ones with another.",
-    use="Gains in all shot groups over its own teacher, at the cost of three trainings.",
+    use="Gains in many and medium over its own teacher and loses a little in few, at the cost of three trainings.",
     cost="3.4x (rotation)",
     teacher=True,
 )
@@ -146,7 +147,7 @@ class DualHead(nn.Module):
 
 
 class PickHead(nn.Module):
-    """The answer of one head of a `DualHead`; logits of other heads, as in the phases before, stay.
+    """The answer of one head of a `DualHead`; logits of the one head that the phases before have stay.
 
     Args:
         head: ``hard`` or ``soft``.
@@ -170,8 +171,8 @@ def ssd(
     context: Context,
     *,
     row: Row = "III-soft",
-    task: SelfTask = "rotation",
-    form: Form = "code",
+    task: SelfTask | None = None,
+    form: Form | None = None,
     temperature: float = 2.0,
     stage2_epochs: int | None = None,
     stage2_lr: float | None = None,
@@ -187,16 +188,18 @@ def ssd(
         row: Where the method stops, by the names of the paper's Tables 4 and 5. ``plain``: cross-entropy; ``I``,
             ``teacher``: after phase I, II; ``III-hard``, ``III-soft``: phase III, answered by that head; ``coupled``:
             both losses on one head; ``single``: soft labels alone; ``IV-LWS``: the hard head rescaled as in phase II.
-        task: Without labels, in phase I: ``rotation``, the paper's on CIFAR; ``instance``, on large images; ``none``.
-        form: Of ``instance``: whether keys of an image's own class are left out of the others (``code``) or not
-            (``formula``).
+        task: Without labels, in phase I: ``rotation``, ``instance`` or ``none``; default: the paper's, ``instance`` on
+            photographs and ``rotation`` otherwise.
+        form: Of ``instance``: whether keys of an image's own class are left out of the others (``code``, the default)
+            or not (``formula``).
         temperature: T of the soft labels; 2 in the code.
         stage2_epochs: Epochs of phases II and IV; default 30, ``published`` on the large sets 5.
         stage2_lr: Their peak learning rate; default 0.1, ``published`` on the large sets 0.2.
         cached: Train them on features computed once; default: everywhere but under ``published``.
 
     Raises:
-        UsageError: The temperature is not positive, or a teacher is given to a row without a student.
+        UsageError: The temperature is not positive, a teacher is given to a row without a student, or an option to a
+            recipe without the phase that it is of.
     """
     if not temperature > 0:
         raise UsageError(f"temperature is {temperature}; it must be above 0")
@@ -204,6 +207,14 @@ def ssd(
         raise UsageError(
             f"row {row!r} of ssd has no student, so a teacher has nobody to teach", fix="leave --teacher out"
         )
+    learns = context.teacher is None and row != "plain"
+    chosen = task or usual_task(context)
+    scales = row == "IV-LWS" or (learns and row != "I")
+    heard = {"task": learns, "form": learns and chosen == "instance"}
+    heard |= dict.fromkeys(("stage2_epochs", "stage2_lr", "cached"), scales)
+    given = {"task": task, "form": form, "stage2_epochs": stage2_epochs, "stage2_lr": stage2_lr, "cached": cached}
+    if idle := [name for name, value in given.items() if value is not None and not heard[name]]:
+        _refuse_idle(idle[0], row, taught=context.teacher is not None)
     if row == "plain":
         return ce(context)
 
@@ -216,7 +227,7 @@ def ssd(
     stages: list[Stage] = []
     network: Callable[[str, int, int], Network] = build_network
     if context.teacher is None:
-        stages = [_features(context, task, form)]
+        stages = [_features(context, chosen, form or "code")]
         if row != "I":
             stages.append(scaling("soft labels"))
     if row not in ("I", "teacher"):
@@ -228,8 +239,18 @@ def ssd(
         stages.append(student)
     if row == "IV-LWS":
         stages.append(scaling("rescaling"))
-    answer = PickHead("hard" if row == "III-hard" else "soft")
-    return Recipe(stages=tuple(stages), network=network, inference=answer)
+    if row not in ("III-hard", "III-soft", "IV-LWS"):
+        return Recipe(stages=tuple(stages), network=network)
+    return Recipe(tuple(stages), network, PickHead("hard" if row == "III-hard" else "soft"))
+
+
+def _refuse_idle(option: str, row: Row, *, taught: bool) -> None:
+    """Raise UsageError for an option of a phase that the recipe does not have."""
+    name = option.replace("_", "-")
+    if option == "form":
+        raise UsageError("form is of the task 'instance', which this recipe does not have", fix="add --task instance")
+    why = "with a teacher given" if taught else f"in row {row!r}"
+    raise UsageError(f"{option} changes nothing {why} of ssd: no phase trains by it", fix=f"leave --{name} out")
 
 
 def _features(context: Context, task: SelfTask, form: Form) -> Stage:

@@ -9,7 +9,7 @@ from torch import nn
 
 from longtail.errors import UsageError
 from longtail.methods.card import Card
-from longtail.methods.self_supervision import Task, beside, pretext, release
+from longtail.methods.self_supervision import Task, beside, pretext, release, usual_task
 from longtail.training.budget import Context
 from longtail.training.recipe import SGD, Recipe, Schedule, Stage
 
@@ -24,7 +24,7 @@ CARD = Card(
 )
 
 
-def ssp(recipe: Recipe, context: Context, *, task: Task = "rotation", pretext_epochs: int | None = None) -> Recipe:
+def ssp(recipe: Recipe, context: Context, *, task: Task | None = None, pretext_epochs: int | None = None) -> Recipe:
     """Before the first stage the backbone learns without labels; then the method, with a fresh classifier.
 
     rotation: cross-entropy of telling 0, 90, 180 or 270 degrees, one of them for each image, with the budget's
@@ -34,7 +34,8 @@ def ssp(recipe: Recipe, context: Context, *, task: Task = "rotation", pretext_ep
     Args:
         recipe: Any recipe; where a later stage begins with a fresh network, only the first one's is pre-trained.
         context: Budget, augmentation and number of images.
-        task: ``rotation``, as the authors on CIFAR, or ``instance``, as they on ImageNet-LT.
+        task: ``rotation`` or ``instance``; default: ``instance`` on photographs, as the authors on ImageNet-LT, and
+            ``rotation`` otherwise, as they on CIFAR.
         pretext_epochs: Epochs of the pre-training; default: the budget's, as in the code on CIFAR. On ImageNet-LT and
             iNaturalist it has 200, of batches of 128, before 90.
 
@@ -46,7 +47,7 @@ def ssp(recipe: Recipe, context: Context, *, task: Task = "rotation", pretext_ep
         raise UsageError(f"pretext_epochs is {epochs}; it must be at least 1", fix="leave +ssp out for no pre-training")
     first, *others = recipe.stages
     after = replace(first, new_head=_released_for(first.new_head))
-    return recipe.with_stages(_pretext_stage(context, task, epochs), after, *others)
+    return recipe.with_stages(_pretext_stage(context, task or usual_task(context), epochs), after, *others)
 
 
 def _pretext_stage(context: Context, task: Task, epochs: int) -> Stage:

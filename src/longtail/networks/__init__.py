@@ -20,7 +20,7 @@ from longtail.networks.network import BACKBONES, PHOTO_BACKBONES, Network, build
 from longtail.networks.resnet import ResNet
 from longtail.networks.routing import RoutedHead, ask_in_turn, multiplications, running_means
 from longtail.networks.small import SmallNet
-from longtail.networks.teacher import Teacher
+from longtail.networks.teacher import Renormalise, Teacher
 from longtail.networks.timm_backbone import TimmBackbone
 from longtail.networks.weights import initial_weights, load_backbone, normalisation, read_weights, starting_from
 
@@ -42,6 +42,7 @@ __all__ = [
     "MetaEmbeddingHead",
     "NearestMeanHead",
     "Network",
+    "Renormalise",
     "ResNet",
     "RoutedHead",
     "SmallNet",

@@ -194,6 +194,11 @@ class Context:
         return family(self.dataset) == "cifar"
 
     @property
+    def on_photographs(self) -> bool:
+        """Whether the images are photographs, and not the small ones of CIFAR or digits."""
+        return family(self.dataset) == "photos"
+
+    @property
     def num_classes(self) -> int:
         """Number of classes C."""
         return len(self.class_counts)
