@@ -155,7 +155,7 @@ def make_config(
         weights = Path(weights).absolute()
     if freeze_backbone and protocol == "published":
         raise UsageError("nobody published numbers with a frozen backbone", fix="use --protocol common or quick")
-    start: photos.Start = "frozen" if freeze_backbone else "scratch" if weights == NO_WEIGHTS else "pretrained"
+    start = start_of(weights, freeze_backbone=freeze_backbone)
     budget, rest = _budget(data, name, protocol, start, options)
     parts = methods.parse(name)
     arguments = assign([methods.part_options(part) for part in parts], rest, also=[f.name for f in fields(Budget)])
@@ -207,6 +207,13 @@ def _crop(data: LongTailData, asked: int | None) -> int | None:
         )
     crop = asked or (photos.usual_crop(side) if family(data.name) == "photos" else side)
     return None if crop == side else crop
+
+
+def start_of(weights: str | Path, *, freeze_backbone: bool) -> photos.Start:
+    """Return what a run begins with, as far as its usual budget depends on it."""
+    if freeze_backbone:
+        return "frozen"
+    return "scratch" if weights == NO_WEIGHTS else "pretrained"
 
 
 def usual_budget(dataset: str, method: str, protocol: str, start: photos.Start = "scratch") -> Budget:

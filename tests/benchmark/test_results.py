@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import longtail
-from longtail.benchmark import collect, cost, results
-from longtail.benchmark.collect import command_of
+from longtail.benchmark import cost, results
 from longtail.config import RunConfig
 from longtail.errors import LongtailError, UsageError
 from longtail.request import usual_budget
@@ -82,11 +81,6 @@ def test_the_command_of_a_student_s_teacher_is_told_as_long_as_the_teacher_is_th
     shutil.rmtree(teacher.path)
     alone = json.loads(results.collect(student.path, tmp_path / "results").read_text())
     assert alone["teacher_command"] == ""
-
-
-def test_folders_of_the_machine_are_not_told():
-    command = "longtail train cifar100 --out '/home/me/my runs/ce' --data-root=/data --lr 0.1"
-    assert collect.without_folders(command) == "longtail train cifar100 --out ce --data-root=data --lr 0.1"
 
 
 def test_page_is_ordered_and_stands_beside_published_numbers():
@@ -190,20 +184,6 @@ def test_the_readme_is_filled_between_its_marks(tmp_path):
     assert text.index("| ldam+drw | 1 | 42.0") < text.index("| ce | 1 | 38.0")
     readme.write_text("no marks")
     assert results.main([str(tmp_path / "results"), str(tmp_path / "page.md"), str(readme)]) == 1
-
-
-def test_the_command_of_a_run_on_own_images_names_their_folder():
-    own = RunConfig(
-        dataset="birds", method="ce", imbalance=7.5, profile="natural", subset_seed=0, dev_per_class=0,
-        protocol="quick", seed=1, backbone="resnet18", budget=asdict(usual_budget("birds", "ce", "quick")),
-        source="my birds", fingerprint="0123", image_size=64,
-    )  # fmt: skip
-    command = command_of(own, {})
-    assert command.startswith("longtail train 'my birds' --method ce --protocol quick --seed 1")
-    assert "--image-size 64" in command
-    assert "--backbone resnet18" in command
-    assert "--imbalance" not in command
-    assert "--profile" not in command
 
 
 def test_another_schedule_sets_a_row_apart(tmp_path, digits):

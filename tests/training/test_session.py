@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import longtail
 from longtail import data as datasets
 from longtail import underway
-from longtail.benchmark.collect import command_of
+from longtail.command import command_of
 from longtail.config import read_config
 from longtail.errors import UsageError
 from longtail.training.runtime import Runtime, settle, step_seconds

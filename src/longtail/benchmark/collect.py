@@ -13,13 +13,12 @@ import numpy as np
 from torch import nn
 
 from longtail.benchmark.grid import folder_name
+from longtail.command import as_text, budget_changes, command_of, setup_changes, without_folders
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import answering_expert
 from longtail.folder import missing_result, read_test_logits
-from longtail.networks.weights import NO_WEIGHTS
-from longtail.request import Task, build_recipe, usual_budget
-from longtail.training.budget import default_backbone
+from longtail.request import Task, build_recipe
 from longtail.training.sharing import shared_stages
 
 
@@ -153,50 +152,6 @@ def _experts(folder: Path) -> list[float]:
     return [100.0 * float(share) for share in right.mean(1)]
 
 
-def command_of(config: RunConfig, runtime: Mapping[str, Any]) -> str:
-    """Return the command that makes a run, whatever way it was started: all that differs from the defaults."""
-    words = ["longtail", "train", config.source or config.dataset, "--method", config.method]
-    if config.source is None:  # a person's own images are as long-tailed as they are
-        words += ["--imbalance", f"{config.imbalance:g}"]
-    words += ["--protocol", config.protocol, "--seed", str(config.seed)]
-    changed: dict[str, Any] = {}
-    if config.source is None and config.profile != "exp":
-        changed["profile"] = config.profile
-    if config.dev_per_class:
-        changed["dev_per_class"] = config.dev_per_class
-    changed |= setup_changes(config) | budget_changes(config) | config.options
-    changed |= {name: runtime[name] for name in ("precision", "threads") if name in runtime}
-    if "compile" in runtime:
-        changed["compile"] = "on" if runtime["compile"] else "off"
-    for name, value in changed.items():
-        words += [f"--{name.replace('_', '-')}", *([] if name == "freeze_backbone" else [as_text(value)])]
-    return shlex.join(words)
-
-
-def setup_changes(config: RunConfig) -> dict[str, Any]:
-    """Return subset, network, start and teacher of a run as far as they are not the defaults.
-
-    Of runs on files backbone and image size are always among them, since the usual ones depend on the images.
-    """
-    usual: dict[str, Any] = {"subset_seed": 0, "teacher": None, "weights": NO_WEIGHTS, "freeze_backbone": False}
-    usual |= {"crop_size": None, "image_size": None}
-    usual["backbone"] = default_backbone(config.dataset, (3, 32, 32)) if config.source is None else None
-    return {name: value for name, default in usual.items() if (value := getattr(config, name)) != default}
-
-
-def budget_changes(config: RunConfig) -> dict[str, Any]:
-    """Return the fields of a run's budget that are not those of its protocol, stretched to the run's epochs."""
-    usual = usual_budget(config.dataset, config.method, config.protocol)
-    epochs = config.budget["epochs"]
-    expected = {**asdict(usual.scaled(epochs)), "epochs": usual.epochs}
-    return {name: value for name, value in config.budget.items() if _plain(value) != _plain(expected[name])}
-
-
-def as_text(value: Any) -> str:
-    """Return a value as it is typed behind a flag."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
 def device_name(runtime: Mapping[str, Any], made_by: Mapping[str, Any]) -> str:
     """Return the name of what a run trained on, its processor or its GPU."""
     on_gpu = str(runtime.get("device", "cpu")).startswith("cuda")
@@ -207,17 +162,3 @@ def short_commit(commit: str | None) -> str:
     """Shorten a commit, and keep the sign of uncommitted changes."""
     name, plus, changes = (commit or "unknown").partition("+")
     return name[:12] + plus + changes
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def without_folders(command: str) -> str:
-    """Shorten absolute paths to their last part: whose machine it was is nobody's business."""
-
-    def short(word: str) -> str:
-        flag, equals, value = word.rpartition("=")
-        return flag + equals + (PurePath(value).name if PurePath(value).is_absolute() else value)
-
-    return shlex.join(short(word) for word in shlex.split(command))

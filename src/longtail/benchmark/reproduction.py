@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from longtail import methods
 from longtail.benchmark import published
-from longtail.benchmark.collect import command_of, device_name
+from longtail.benchmark.collect import device_name
 from longtail.benchmark.grid import USUAL_REQUEST, Cell, Request, Source, arrange, task_of
 from longtail.benchmark.published import Published
 from longtail.benchmark.standin import stand_in
 from longtail.benchmark.table import Summary, summarise
+from longtail.command import command_of
 from longtail.config import read_config
 from longtail.data import DATASETS
 from longtail.data.benchmarks import FILE_DATASETS

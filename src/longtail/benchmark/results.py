@@ -20,8 +20,9 @@ from typing import Any
 
 from longtail import methods
 from longtail.benchmark import cost, orders, published
-from longtail.benchmark.collect import as_text, collect, device_name, short_commit
+from longtail.benchmark.collect import collect, device_name, short_commit
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
+from longtail.command import as_text
 from longtail.config import RunConfig
 from longtail.errors import LongtailError, UsageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtail.benchmark.collect import command_of, without_folders
+from longtail.command import command_of, without_folders
 from longtail.config import read_config
 from longtail.report.sections.chart import details, row, table
 from longtail.report.sections.markup import Markup, join, tag
