@@ -19,6 +19,7 @@ from longtail.benchmark import execution, grid, job, pool
 from longtail.benchmark.execution import execute, taken_over
 from longtail.benchmark.job import Job, Machine
 from longtail.benchmark.table import aggregate, to_csv
+from longtail.config import read_config, write_config
 from longtail.errors import UsageError
 from longtail.training.loop import InterruptedRunError
 from longtail.training.runtime import Runtime
@@ -208,6 +209,16 @@ def test_choices_of_another_kind_of_device_are_not_taken_over(digits, tmp_path, 
     assert taken_over([], Machine("cpu")) is None
 
 
+def test_a_kept_run_of_another_kind_of_device_settles_nothing(digits, tmp_path):
+    cells = plan(digits, tmp_path, ["ce", "bsce"], [0], epochs=1)
+    list(execute(cells[:1], digits, machine=PLAIN))
+    config, more = read_config(cells[0].folder)
+    write_config(cells[0].folder, config, **{**more, "runtime": {**more["runtime"], "device": "cuda:0", "threads": 7}})
+    kept, later = execute(cells, digits, machine=Machine("cpu", 1, "off"))
+    assert (kept.status, later.status, later.reason) == ("kept", "done", "")
+    assert (later.metrics["device"], later.metrics["threads"]) == ("cpu", 1)
+
+
 def test_processes_use_their_share_of_the_threads(digits, tmp_path, monkeypatch):
     set_to: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
@@ -222,6 +233,37 @@ def test_the_time_that_a_process_needs_to_start_counts(digits, tmp_path):
     assert late.seconds() < 0
     assert job.run_job(late, digits).status == "stopped"
     assert Job(cell, PLAIN).seconds() is None
+
+
+def test_lanes_are_all_told_to_stop_before_any_is_waited_for(monkeypatch):
+    order = []
+
+    class Lane:
+        job = object()
+
+        def __init__(self, name):
+            self.name = name
+
+        def tell_to_stop(self):
+            order.append(("told", self.name))
+            return True
+
+        def signs(self):
+            order.append(("waited for", self.name))
+            return []
+
+        def hang_up(self):
+            order.append(("cut", self.name))
+
+        def end(self):
+            order.append(("ended", self.name))
+
+    monkeypatch.setattr(pool, "_Lane", Lane)
+    monkeypatch.setattr(pool, "devices", lambda device, jobs: ["a", "b"])
+    lanes = pool.Processes(PLAIN, 2)
+    lanes.stop()
+    lanes.close()
+    assert [what for what, _ in order] == ["told"] * 2 + ["waited for"] * 2 + ["cut"] * 2 + ["ended"] * 2
 
 
 def test_ctrl_c_stops_all_lanes(digits, tmp_path):

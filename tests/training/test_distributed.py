@@ -75,7 +75,7 @@ from longtail.training import loop
 from reporters import Stop
 
 dist.init_process_group("gloo")
-folder, rank, stored = Path(sys.argv[1]), dist.get_rank(), loop.stored_features
+folder, rank, stored = Path(sys.argv[1]), dist.get_rank(), loop.Training._features
 if rank > 0:
     underway.network_logits = None  # only the first process looks at the test set
 
@@ -88,9 +88,9 @@ def train(name, reporter, resume=False):
     return longtail.train("digits", "crt", protocol="quick", epochs=3, stage2_epochs=2, precision="fp32", threads=1,
                           compile="off", device="cpu", out=folder / name, reporter=reporter, resume=resume)
 
-loop.stored_features = keep
+loop.Training._features = keep
 train("whole", None)
-loop.stored_features = stored
+loop.Training._features = stored
 stops = 0
 while True:
     try:
@@ -118,6 +118,26 @@ def test_processes_train_a_classifier_on_the_same_features_and_resume_to_the_sam
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     ours, theirs = (load_file(run.path / "model.safetensors") for run in runs)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+TWICE = """
+import torch
+from torch import distributed as dist
+from longtail.training.world import joined
+
+for _ in range(2):
+    with joined(torch.device("cpu")) as world:
+        assert int(world.sum(torch.ones(()))) == world.size == 2
+    assert dist.is_initialized()
+"""
+
+
+def test_processes_stay_together_from_one_run_to_the_next(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(TWICE)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, str(program)], check=True, env=environment, capture_output=True, timeout=120)
 
 
 class Noting:

@@ -206,3 +206,25 @@ def test_stages_refuse_what_they_cannot_do():
         stage(views=(PLAIN,), **frozen)
     with pytest.raises(ValueError, match="new network"):
         stage(new_network=build_network, continues=True)
+
+
+def test_an_objective_draws_other_numbers_than_the_augmentation(digits, plain_run, tmp_path, monkeypatch):
+    of_images, of_objectives = [], []
+    batches, forward = StageLoader.batches, SupervisedObjective.forward
+
+    def noting_batches(loader, *args):
+        result = batches(loader, *args)
+        loader._generator.manual_seed(loader._generator.initial_seed())
+        of_images.append(torch.rand(8, generator=loader._generator))
+        return result
+
+    def noting_forward(objective, *args):
+        of_objectives.append(torch.rand(8))
+        return forward(objective, *args)
+
+    monkeypatch.setattr(StageLoader, "batches", noting_batches)
+    monkeypatch.setattr(SupervisedObjective, "forward", noting_forward)
+    longtail.train(digits, "ce", out=tmp_path / "run", **{**plain_run, "epochs": 1})
+    assert len(of_images) == len(of_objectives) > 5
+    drawn = torch.stack(of_images + of_objectives)
+    assert len(drawn.unique(dim=0)) == len(drawn)

@@ -129,7 +129,7 @@ def _in_turn(
                 continue
             raise InterruptedRunError(outcome.reason)
         if machine.runtime is None and outcome.metrics is not None:
-            machine = replace(machine, runtime=Run(cell.folder).runtime)
+            machine = replace(machine, runtime=taken_over([cell], machine))
         yield outcome
 
 

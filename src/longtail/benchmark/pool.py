@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import connection, get_context
@@ -63,13 +64,17 @@ class Processes:
 
     def stop(self) -> None:
         """Ask all runs to stop after their step under way, and wait for them."""
-        for lane in self._lanes:
-            lane.stop()
+        told = [lane for lane in self._lanes if lane.tell_to_stop()]
+        until = time.monotonic() + _PATIENCE_SECONDS
+        for lane in told:
+            connection.wait(lane.signs(), timeout=max(until - time.monotonic(), 0))
 
     def close(self) -> None:
         """End the processes."""
         for lane in self._lanes:
-            lane.close()
+            lane.hang_up()
+        for lane in self._lanes:
+            lane.end()
 
 
 class _Lane:
@@ -118,17 +123,24 @@ class _Lane:
         self._process.join(_PATIENCE_SECONDS)
         return Outcome(job.cell, "failed", reason=_end_of(self._process.exitcode))
 
-    def stop(self) -> None:
-        if self._process is not None and self.job is not None and self._process.is_alive():
-            assert self._process.pid is not None
-            os.kill(self._process.pid, signal.SIGTERM)
-            connection.wait(self.signs(), timeout=_PATIENCE_SECONDS)
+    def tell_to_stop(self) -> bool:
+        """Ask the run under way to stop; return whether there is one."""
+        if self._process is None or self.job is None or not self._process.is_alive():
+            return False
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGTERM)
+        return True
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Cut the lines to the process, which ends it after its step under way."""
+        if self._process is not None:
+            self._lifeline.close()
+            self._ours.close()
+
+    def end(self) -> None:
+        """Wait for the process to end, and make it."""
         if self._process is None:
             return
-        self._lifeline.close()
-        self._ours.close()
         self._process.join(_PATIENCE_SECONDS)
         if self._process.is_alive():
             self._process.kill()

@@ -46,9 +46,10 @@ class Spread:
             raise UsageError("--jobs needs signals and process groups, which Windows lacks", fix="leave --jobs out")
         if self.ray is not None and importlib.util.find_spec("ray") is None:
             raise UsageError("--ray needs Ray, which is not installed", fix="pip install 'longtail[ray]'")
-        if (self.jobs > 1 or self.ray is not None) and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise UsageError(
-                "torchrun gives all its processes to one run", fix="leave torchrun out, or --jobs and --ray"
+                "torchrun gives all its processes to one run, and this is many runs",
+                fix="leave torchrun out; --jobs N gives N GPUs a run each",
             )
         self.seconds()
 

@@ -24,9 +24,9 @@ SMALLEST_BATCH = 0.25
 """Share of the batch size that a last batch needs."""
 
 
-def step_seed(seed: int, stage: int, epoch: int, step: int) -> int:
-    """Return the random seed of one step."""
-    return int(np.random.SeedSequence([seed, stage, epoch, step]).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, stage: int, epoch: int, step: int, *more: int) -> int:
+    """Return the random seed of one step; further numbers, zeros too, make it that of another stream of draws."""
+    return int(np.random.SeedSequence([seed, stage, epoch, step, *more]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def check_batch_size(stage: Stage, images: int, world: World) -> None:

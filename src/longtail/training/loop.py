@@ -21,7 +21,7 @@ from longtail.training.progress import Position, Reporter
 from longtail.training.recipe import Choosing, Measured, Prepared, Recipe, Shape, Stage, enter_structure
 from longtail.training.runtime import Runtime, compile_in_place
 from longtail.training.step import step_module
-from longtail.training.world import World
+from longtail.training.world import World, gather_over_processes
 from longtail.types import Progress
 
 
@@ -156,12 +156,15 @@ class Training:
     def _features(self) -> Tensor:
         """Return the features of the training images, computed once for all stages in which they are the same."""
         if self._stored is None:
-            self._stored = stored_features(self.network, self._images, self._plain, self.runtime)
+            share = self.world.share(self._images)
+            self._stored = gather_over_processes(stored_features(self.network, share, self._plain, self.runtime))
         return self._stored
 
     def _look(self, module: nn.Module | None = None) -> Tensor:
         """Return what a module, or the network, says of the training images, without augmentation."""
-        return network_logits(self.network if module is None else module, self._images, self._plain, self.runtime)
+        asked, share = self.network if module is None else module, self.world.share(self._images)
+        logits = network_logits(asked, share, self._plain, self.runtime)
+        return gather_over_processes(logits.movedim(-2, 0)).movedim(0, -2)
 
     def _enter_structure(self, stage: Stage) -> Network:
         """Put the stage's network and head in place; return the network that was there, often the same."""
@@ -246,7 +249,8 @@ class Training:
         """Queue one optimiser step; return its loss, still on the device."""
         p = self.position
         assert self._optimizer is not None
-        torch.manual_seed(step_seed(self._seed, p.stage, 1 + p.epoch, p.step) + self.world.rank)
+        # What an objective draws is another stream than what its images are augmented by.
+        torch.manual_seed(step_seed(self._seed, p.stage, 1 + p.epoch, p.step, 1, self.world.rank))
         batches, weight = loader.batches(plan, p.epoch, p.step)
         lr = stage.optimizer.lr * stage.schedule.factor(stage.first_epoch + p.epoch)
         progress = Progress(stage.first_epoch + p.epoch, stage.schedule.epochs, p.step, plan.steps, lr)

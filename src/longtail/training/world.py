@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,9 @@ def gather_over_processes(items: Tensor) -> Tensor:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started; a plain process is a world of one.
+    """Join the processes that torchrun started, until the program ends; a plain process is a world of one.
+
+    Processes that part after a run do not always find each other again for the next one.
 
     Tensors on CUDA travel by nccl. Those in host memory, such as the answer whether to stop, travel by gloo in any
     case: nccl cannot carry them, and so no step waits for the device.
@@ -101,11 +104,12 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    started = not dist.is_initialized()
-    if started:
+    if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), dist.get_world_size())
-    finally:
-        if started:
-            dist.destroy_process_group()
+        atexit.register(_part)
+    yield World(dist.get_rank(), dist.get_world_size())
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
