@@ -136,5 +136,10 @@ def test_without_test_logits_confidences_are_plain_and_a_prior_is_refused(photo_
     logits = run.logits(loaded.test.images).astype(np.float64)
     plain = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(run.predict_proba(loaded.test.images), plain, rtol=1e-5)
-    with pytest.raises(LongtailError, match="leave --prior out"):
-        predict_files(run, [photo_run.config.source], prior=np.ones(3))
+    for state, told in (
+        (True, "longtail train --resume --out .*run writes it again"),
+        (False, "train the run again in"),
+    ):
+        (copy / "state.pt").touch() if state else (copy / "state.pt").unlink()
+        with pytest.raises(LongtailError, match=f"leave --prior out; else {told}"):
+            predict_files(run, [photo_run.config.source], prior=np.ones(3))

@@ -19,6 +19,7 @@ from longtail.data.decode import Pixels, UnreadableError
 from longtail.data.folder import files_below
 from longtail.data.scan import Tell, in_parallel
 from longtail.errors import LongtailError, UsageError
+from longtail.folder import written_again
 from longtail.request import Task
 from longtail.run import Run
 from longtail.training.inference import network_logits
@@ -85,7 +86,7 @@ def predict_files(
     if prior is not None and not posterior.held_out:
         raise LongtailError(
             f"{run.path} has no test_logits.npz, from which one would know which prior the model has already",
-            fix="leave --prior out, or train the run again",
+            fix=f"leave --prior out; else {written_again(run.path)}",
         )
     problems: list[Problem] = []
     paths = find_files(images, problems)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from longtail import __version__
 from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import Posterior, fit_posterior
+from longtail.evaluation.checks import check_logits
 from longtail.folder import LOGITS_NAME, MODEL_NAME, missing_result, read_test_logits, written_again
 from longtail.networks import Network, Renormalise, Teacher
 from longtail.request import Task, build_recipe, build_run_network, network_shape
@@ -169,6 +170,34 @@ class Run:
         """Return the predicted class numbers of images, (N,), int64; see `logits` for the images."""
         return np.asarray(self.logits(images).argmax(axis=1))
 
+    def test_logits(self, *, experts: bool = False) -> dict[str, NDArray[Any]]:
+        """Return what the run answered on the test images: ``logits`` (N, C) and ``targets`` (N,).
+
+        Args:
+            experts: Return ``expert_logits`` (E, N, C) too, where the run has experts; NaN where one was not asked.
+
+        Raises:
+            LongtailError: The run is not finished, or the file is missing, damaged, or of another run.
+        """
+        try:
+            found = read_test_logits(self.path, experts=experts)
+        except FileNotFoundError:
+            raise missing_result(self.path, LOGITS_NAME) from None
+        classes = len(self.task.class_counts)
+        try:
+            logits, targets = check_logits(found["logits"], found["targets"])
+            if logits.shape[1] != classes:
+                raise ValueError(f"it has {logits.shape[1]} classes, the run {classes}")
+            each = found.get("expert_logits")
+            if each is not None and each.shape[1:] != logits.shape:
+                raise ValueError(f"expert_logits are {each.shape} beside logits {logits.shape}")
+        except ValueError as error:
+            raise LongtailError(
+                f"{self.path / LOGITS_NAME} does not fit its run: {error}",
+                fix=f"remove the file, then {written_again(self.path)}",
+            ) from error
+        return {**found, "logits": logits, "targets": targets}
+
     @cached_property
     def posterior(self) -> Posterior:
         """How logits become class probabilities, fitted on the test images, which no method trains on.
@@ -178,13 +207,10 @@ class Run:
         Raises:
             LongtailError: The logits are damaged, or those of another run.
         """
-        try:
-            found = read_test_logits(self.path)
-            return fit_posterior(found["logits"], found["targets"], self.task.class_counts)
-        except FileNotFoundError:
+        if not (self.path / LOGITS_NAME).exists():
             return Posterior(self.task.class_counts)
-        except ValueError as error:
-            raise LongtailError(f"{self.path / LOGITS_NAME} does not fit its run: {error}") from error
+        found = self.test_logits()
+        return fit_posterior(found["logits"], found["targets"], self.task.class_counts)
 
     def predict_proba(
         self, images: np.ndarray[Any, Any] | Tensor, prior: ArrayLike | None = None, *, match: bool = False

@@ -73,6 +73,13 @@ def test_a_result_takes_the_place_of_its_own_configuration_only(collected):
         collected(asked())
 
 
+def test_lost_answers_are_told_with_how_they_come_back(collected, tmp_path):
+    collected(asked())
+    (tmp_path / "run" / "test_logits.npz").unlink()
+    with pytest.raises(LongtailError, match=r"test_logits\.npz is missing\n  train the run again in a new folder"):
+        collect.collect(tmp_path / "run", tmp_path / "results")
+
+
 def test_who_took_the_run_on_is_told(collected):
     (maker,) = json.loads(collected(asked()).read_text())["resumed_by"]
     assert maker == {"commit": "b", "command": "x --out run"}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longtail.cli import evaluate
-from longtail.cli.evaluate import class_prior, expected_accuracy, read_logits, told
+from longtail.cli.evaluate import class_prior, expected_accuracy, told
 from longtail.errors import UsageError
 
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_told_the_prior(longtail, finished):
 
     said = longtail("evaluate", str(finished), "--json", "--distribution", "backward").json
     run, prior = load(finished), class_prior(said["class_counts"], "backward", 50)
-    logits, targets = read_logits(finished)
+    logits, targets = run.test_logits().values()
     right = run.posterior.probabilities(logits, prior).argmax(1) == targets
     by_class = [100 * right[targets == c].mean() for c in range(10)]
     assert said["told"]["prior"] == pytest.approx(np.dot(prior, by_class))

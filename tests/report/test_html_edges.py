@@ -138,6 +138,14 @@ def test_damaged_answers_are_told(finished_runs, tmp_path, damage):
         report_page([run])
 
 
+def test_lost_answers_are_written_again_by_what_is_told(finished_runs, tmp_path):
+    run = copied(finished_runs["ce-0"], tmp_path / "run")
+    (run.path / "test_logits.npz").unlink()
+    (run.path / "state.pt").touch()
+    with pytest.raises(LongtailError, match=r"longtail train --resume --out .*run writes it again"):
+        report_page([run])
+
+
 def test_a_page_on_a_folder_names_no_folder_of_the_machine(photo_run):
     text = report_page([photo_run])
     assert "longtail train photos --method bsce" in text

@@ -17,8 +17,8 @@ from longtail.command import as_text, budget_changes, command_of, setup_changes,
 from longtail.config import RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
 from longtail.evaluation import answering_expert
-from longtail.folder import missing_result, read_test_logits
 from longtail.request import Task, build_recipe
+from longtail.run import Run
 from longtail.training.sharing import shared_stages
 
 
@@ -38,12 +38,8 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
     """
     folder = Path(run_folder)
     config, more = read_config(folder)
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise missing_result(folder, "metrics.json") from None
-    except ValueError as error:
-        raise LongtailError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
+    run = Run(folder)
+    metrics = dict(run.metrics)
     for other in ("stage1", "teacher"):
         if metrics.get(other):
             metrics[other] = PurePath(metrics[other]).name
@@ -67,7 +63,7 @@ def collect(run_folder: str | Path, results_dir: str | Path) -> Path:
         "runtime": runtime,
         "made_by": made_by,
         "resumed_by": resumed_by,
-        "experts": _experts(folder),
+        "experts": _experts(run),
     }
     told = {name: value for name, value in setup.items() if name != "freeze_backbone"}  # a folder's name has that
     apart = "".join(f"-{name}={as_text(value)}".replace("/", "") for name, value in {**told, **budget}.items())
@@ -139,12 +135,12 @@ def _teacher_command(folder: Path) -> str:
     return f"{command_of(config, more.get('runtime') or {})} --out {shlex.quote(folder.name)}"
 
 
-def _experts(folder: Path) -> list[float]:
+def _experts(run: Run) -> list[float]:
     """Return the accuracy of each of the run's experts.
 
     Empty without experts, where routers left some unasked, and where the answer is that of a single one.
     """
-    arrays = read_test_logits(folder, experts=True)
+    arrays = run.test_logits(experts=True)
     each = arrays.get("expert_logits")
     if each is None or np.isnan(each).any() or answering_expert(each, arrays["logits"]) is not None:
         return []

@@ -14,10 +14,10 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
-from longtail.cli.experts import show_assignment, show_experts
+from longtail.cli.experts import logits_with_experts, show_assignment, show_experts
 from longtail.cli.output import percent, say, say_json, say_table
 from longtail.config import read_config
-from longtail.errors import LongtailError, UsageError
+from longtail.errors import UsageError
 
 if TYPE_CHECKING:
     from longtail.run import Run
@@ -77,20 +77,16 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
     from longtail.run import load
 
     run = load(arguments.run)
-    folder, config, task = run.path, run.config, run.task
-    logits, targets = read_logits(folder)
-    try:
-        scores = metrics(logits, targets, task.class_counts, rule=arguments.rule)
-        comparison: dict[str, Any] = {}
-        if arguments.experts:
-            comparison = _of_experts(run, logits, targets)
-    except ValueError as error:
-        raise LongtailError(f"{folder / 'test_logits.npz'} does not fit its run: {error}") from error
+    config, task = run.config, run.task
+    found = logits_with_experts(run) if arguments.experts else run.test_logits()
+    logits, targets = found["logits"], found["targets"]
+    scores = metrics(logits, targets, task.class_counts, rule=arguments.rule)
+    comparison = _of_experts(run, found) if arguments.experts else {}
     prior = class_prior(task.class_counts, arguments.distribution, arguments.test_imbalance)
     if arguments.aggregate:
         comparison["aggregation"] = _aggregated(run, arguments)
     return {
-        "path": str(folder),
+        "path": str(run.path),
         "method": config.method,
         "dataset": config.dataset,
         "imbalance": config.imbalance,
@@ -109,11 +105,11 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
     }
 
 
-def _of_experts(run: Run, logits: NDArray[Any], targets: NDArray[Any]) -> dict[str, Any]:
+def _of_experts(run: Run, found: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Compare the experts of a run; where routers chose between them, tell how far images went."""
     from longtail.evaluation import expert_agreement, expert_assignment
 
-    each, _ = read_logits(run.path, "expert_logits")
+    logits, targets, each = found["logits"], found["targets"], found["expert_logits"]
     if not np.isnan(each).any():
         return {"experts": expert_agreement(each, targets, logits)}
     from longtail.networks import multiplications
@@ -167,27 +163,6 @@ def told(
         "prior": accuracy(posterior.probabilities(logits, prior)),
         "match": None if matched is None else accuracy(matched),
     }
-
-
-def read_logits(folder: Path, name: str = "logits") -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the test logits (N, C), or with ``expert_logits`` (E, N, C), and targets (N,) of a run.
-
-    Raises:
-        LongtailError: They are missing or damaged.
-        UsageError: The run has one network and no experts.
-    """
-    from longtail.folder import LOGITS_NAME, missing_result, read_test_logits
-
-    try:
-        found = read_test_logits(folder, experts=name == "expert_logits")
-    except FileNotFoundError:
-        raise missing_result(folder, LOGITS_NAME) from None
-    if name not in found:
-        raise UsageError(
-            f"{folder} is a run of a single network: it has no experts to compare",
-            fix="name a run that has several, of ride or independent-experts for example",
-        )
-    return found[name], found["targets"]
 
 
 def class_prior(class_counts: Sequence[int], distribution: Distribution, imbalance: float) -> NDArray[np.float64]:

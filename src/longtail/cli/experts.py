@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from longtail.cli.output import percent, say, say_table
+from longtail.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from longtail.run import Run
+
+
+def logits_with_experts(run: Run) -> dict[str, NDArray[Any]]:
+    """Return the test logits of a run, with those of its experts; see `Run.test_logits`.
+
+    Raises:
+        LongtailError: They are missing or damaged.
+        UsageError: The run has one network and no experts.
+    """
+    found = run.test_logits(experts=True)
+    if "expert_logits" not in found:
+        raise UsageError(
+            f"{run.path} is a run of a single network: it has no experts to compare",
+            fix="name a run that has several, of ride or independent-experts for example",
+        )
+    return found
 
 
 def show_experts(report: dict[str, Any], class_names: Sequence[str]) -> None:

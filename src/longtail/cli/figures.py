@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure as Picture
 
 from longtail import methods, report
-from longtail.cli.evaluate import read_logits
+from longtail.cli.experts import logits_with_experts
 from longtail.errors import UsageError
 from longtail.evaluation import expert_agreement
 from longtail.losses import virtual_examples
@@ -88,13 +88,14 @@ def forces(runs: Sequence[Run], choices: Choices) -> Picture:
 
 def experts(runs: Sequence[Run], choices: Choices) -> Picture:
     """Accuracy of each expert and of their average in each class."""
-    logits, targets = read_logits(runs[0].path, "expert_logits")
-    if np.isnan(logits).any():
+    found = logits_with_experts(runs[0])
+    each = found["expert_logits"]
+    if np.isnan(each).any():
         raise UsageError(
             f"{runs[0].path} has routers, so that no expert saw all images", fix="give the run without +ea"
         )
-    average, _ = read_logits(runs[0].path)
-    return report.class_accuracy_of_experts(expert_agreement(logits, targets, average), runs[0].task.class_counts)
+    agreement = expert_agreement(each, found["targets"], found["logits"])
+    return report.class_accuracy_of_experts(agreement, runs[0].task.class_counts)
 
 
 def groups(runs: Sequence[Run], choices: Choices) -> Picture:

@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from longtail.errors import LongtailError
 from longtail.evaluation import expert_agreement, expert_assignment
-from longtail.evaluation.checks import check_logits
-from longtail.folder import LOGITS_NAME, read_test_logits
 from longtail.networks import multiplications
 from longtail.run import Run
 
@@ -46,22 +43,11 @@ def read_answers(run: Run) -> Answers:
     """Read the answers of a finished run.
 
     Raises:
-        LongtailError: They are missing, damaged, or of another number of classes.
+        LongtailError: They are missing, damaged, or of another run.
     """
-    try:
-        arrays = read_test_logits(run.path, experts=True)
-        logits, targets = check_logits(arrays["logits"], arrays["targets"])
-        if logits.shape[1] != len(run.task.class_counts):
-            raise ValueError(f"{logits.shape[1]} classes, but the run has {len(run.task.class_counts)}")
-        experts = _experts(run, arrays.get("expert_logits"), targets, logits)
-    except FileNotFoundError:
-        raise LongtailError(
-            f"{run.path} has no {LOGITS_NAME}, which the report is made from", fix="train the run again in a new folder"
-        ) from None
-    except ValueError as error:
-        raise LongtailError(
-            f"{run.path / LOGITS_NAME} does not fit its run: {error}", fix="train the run again in a new folder"
-        ) from error
+    found = run.test_logits(experts=True)
+    logits, targets = found["logits"], found["targets"]
+    experts = _experts(run, found.get("expert_logits"), targets, logits)
     return Answers(targets, logits.argmax(1), _confidences(logits), **experts)
 
 
