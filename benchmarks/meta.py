@@ -94,7 +94,7 @@ def da_meta() -> WeighedObjective:
     criterion = CrossEntropyLoss(COUNTS)
     weights = effective_number_weights(COUNTS)
     record = WeightRecord(CLASSES, 1)
-    return WeighedObjective(criterion, criterion, weights, LookAhead(LR, LR), tau=TAU, strength=None, record=record)
+    return WeighedObjective(criterion, criterion, weights, LookAhead(None, LR), tau=TAU, strength=None, record=record)
 
 
 def objectives() -> dict[str, nn.Module]:

@@ -14,6 +14,7 @@ from meta_steps import (
     COUNTS,
     Perceptron,
     apart,
+    batch_of,
     check_parameters,
     double_backward,
     residual,
@@ -38,7 +39,7 @@ from longtail.types import Progress
 from reporters import Crash
 
 
-def da_objective(case_or_weights, *, tau=0.01, strength=None, eta=1e-3, loss=None, dev_loss=None):
+def da_objective(case_or_weights, *, tau=0.01, strength=None, eta=None, loss=None, dev_loss=None):
     plain = CrossEntropyLoss(COUNTS)
     return WeighedObjective(
         loss or plain,
@@ -56,9 +57,9 @@ def test_a_step_is_that_of_longtail_da(case_id):
     case = CASES[case_id]
     hyper, inputs, step = case["hyper"], case["inputs"], case["output"]["steps"][0]
     network = Perceptron(inputs["weights"])
-    objective = da_objective(inputs["class_weights"], tau=hyper["tau"], eta=1e-3)
+    objective = da_objective(inputs["class_weights"], tau=hyper["tau"])
     batch, dev = stored(inputs["train_batches"][0]), stored(inputs["dev_batch"])
-    lr = hyper["eta_virtual_step"]  # it falls with the learning rate, 1e-3 when the stage begins
+    lr = hyper["eta_virtual_step"]
     passed = forward(network, batch, objective.criterion)
     weights = objective.class_weights[batch.targets]
     eps = objective.terms(network, passed, dev, weights, lr)
@@ -89,7 +90,7 @@ def test_whole_steps_leave_the_bits_that_the_double_backward_leaves(make):
     ours, batch, dev = make(torch.float32)
     theirs = copy.deepcopy(ours)
     class_weights = torch.tensor([0.2, 0.5, 0.9, 2.4])
-    objective = da_objective(class_weights, tau=0.01, eta=1e-3)
+    objective = da_objective(class_weights, tau=0.01)
     optimizers = sgd(ours), sgd(theirs)
     for _ in range(3):
         objective(ours, (batch, dev), Progress(0, 1, lr=1e-3)).backward()
@@ -138,7 +139,7 @@ def test_the_papers_step_is_a_mean_at_the_learning_rate():
     network, batch, dev = small()
     weights = torch.tensor([0.2, 0.5, 0.9, 2.4], dtype=torch.float64)
     objective = da_objective(weights)
-    objective.step = LookAhead(None, 1.0)
+    objective.step = LookAhead(None, 1.0, mean=True)
     passed = forward(network, batch, objective.criterion)
     of_batch, lr = weights[batch.targets], 0.05
     loss = unreduced(CrossEntropyLoss(COUNTS))
@@ -160,10 +161,28 @@ def test_the_published_recipe_is_that_of_the_official_code(cifar_like):
     assert (early.batch_size, early.optimizer.weight_decay, early.optimizer.nesterov) == (100, 5e-4, True)
     assert [early.schedule.factor(epoch) for epoch in (0, 159, 160, 180)] == [1.0, 1.0, 1e-2, 1e-4]
     assert RandomCrop(4, "reflect") in late.augment.transforms
-    step = late.objective.step
-    assert [step.size(lr) for lr in (1e-3, 1e-5)] == pytest.approx([1e-3, 1e-5])
+    rates = [late.optimizer.lr * late.schedule.factor(epoch) for epoch in (160, 180)]
+    assert rates == [1e-3, 1e-5]
+    # To the bit what a step of 1e-3 at the switch is, the code's number.
+    for step in (late.objective.step, LookAhead(1e-3, 1e-3)):
+        assert [step.size(lr) for lr in rates] == [1e-3, 1e-5]
+        assert step.divisor(batch_of(torch.zeros(4, 1), [0] * 4)) == 1
     expected = effective_number_weights(cifar_like.class_counts, 0.9999)
     torch.testing.assert_close(late.objective.class_weights, expected)
+
+
+@pytest.mark.parametrize("protocol", ["common", "published"])
+def test_the_look_ahead_step_is_the_learning_rate_s_under_any_schedule(protocol, cifar_like):
+    """The code: meta_lr = args.lr * 0.01 ** (epoch >= 160) * 0.01 ** (epoch >= 180), which is its optimiser's rate."""
+    data = held_out(cifar_like)
+    for form in ("code", "paper"):
+        late = recipe_of("da-meta", data, protocol, form=form, start=0.6).stages[1]
+        rates = [late.optimizer.lr * late.schedule.factor(late.first_epoch + epoch) for epoch in range(late.epochs)]
+        assert [late.objective.step.size(lr) for lr in rates] == rates
+    given = recipe_of("da-meta", data, protocol, form="paper", eta=0.3, start=0.6).stages[1].objective.step
+    assert given.mean
+    assert given.size(rates[0]) == pytest.approx(0.3)
+    assert given.size(rates[0] / 2) == pytest.approx(0.15)
 
 
 def test_the_papers_form_has_its_own_beta_and_its_loss_on_the_development_set(cifar_like):

@@ -45,13 +45,14 @@ class LookAhead:
     """Size of the look-ahead step theta~ = theta - eta grad sum_i w_i L_i.
 
     Attributes:
-        eta: Step size on the sum over the batch at the beginning of the stage; it falls with the learning rate. None:
-            the learning rate itself, on the mean over the batch.
+        eta: Step size at the beginning of the stage; it falls with the learning rate. None: the learning rate itself.
         first_lr: Learning rate at the beginning of the stage.
+        mean: Step on the mean over the batch instead of the sum.
     """
 
     eta: float | None
     first_lr: float
+    mean: bool = False
 
     def size(self, lr: float) -> float:
         """Return the step size at a learning rate."""
@@ -59,7 +60,7 @@ class LookAhead:
 
     def divisor(self, batch: Batch) -> Tensor | float:
         """Return what the summed losses are divided by."""
-        return batch_total(batch) if self.eta is None else 1.0
+        return batch_total(batch) if self.mean else 1.0
 
 
 class WeighedObjective(nn.Module):
@@ -152,7 +153,7 @@ def da_meta(
     form: Form = "code",
     tau: float = 0.01,
     strength: float | None = None,
-    eta: float = 1e-3,
+    eta: float | None = None,
     beta: float | None = None,
     start: float = 0.8,
     gamma: float = 1.0,
@@ -164,9 +165,8 @@ def da_meta(
     In each step of the second part eps starts at 0, theta~ = theta - eta grad sum_i (w_{y_i} + eps_i) L_i, and
     eps = -tau dL_D(theta~)/d eps. ``form`` says where the official code and the paper's Algorithm 1 differ:
 
-    - ``code``: theta~ by the SUM over the batch at ``eta``, which falls with the learning rate; beta = 0.9999; L_D is
-      cross-entropy.
-    - ``paper``: theta~ by the MEAN over the batch at the learning rate; beta = (N - 1) / N; L_D is L.
+    - ``code``: theta~ by the SUM over the batch; beta = 0.9999; L_D is cross-entropy.
+    - ``paper``: theta~ by the MEAN over the batch; beta = (N - 1) / N; L_D is L.
 
     Under ``published`` also the code's batches of 100, weight decay 5e-4, Nesterov momentum and reflecting crops.
 
@@ -177,7 +177,8 @@ def da_meta(
         tau: Step size of eps; 0 leaves deferred class weights, and needs no development set.
         strength: Make mean ``|eps_i|`` this share of the batch's mean w, instead of ``tau``; 0.3 is a setting in which
             the term matters.
-        eta: Look-ahead step of ``code`` when the second part begins.
+        eta: Size of the look-ahead step when the second part begins, falling with the learning rate; default: that of
+            the step's learning rate, as in the code and the paper.
         beta: Of the effective number; default by ``form``.
         start: Share of the epochs before the switch; 160 of 200 in the code.
         gamma: Focusing exponent of ``focal``.
@@ -187,7 +188,7 @@ def da_meta(
     Raises:
         UsageError: A number is out of range, or there is no development set to learn eps from.
     """
-    if not (tau >= 0 and eta > 0 and (strength is None or strength >= 0)):
+    if not (tau >= 0 and (eta is None or eta > 0) and (strength is None or strength >= 0)):
         raise UsageError(f"da-meta: tau is {tau}, strength {strength} and eta {eta}; they must be >= 0, >= 0 and > 0")
     meta = learns(tau, strength)
     if meta:
@@ -201,7 +202,7 @@ def da_meta(
         criterion,
         cross_entropy if form == "code" else criterion,
         effective_number_weights(context.class_counts, beta=by_form if beta is None else beta),
-        LookAhead(eta if form == "code" else None, lr_at_the_start(late)),
+        LookAhead(eta, lr_at_the_start(late), mean=form == "paper"),
         tau=tau,
         strength=strength,
         record=WeightRecord(context.num_classes, late.epochs, late.first_epoch),
