@@ -8,12 +8,13 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from safetensors import SafetensorError
+import torch
 
 import longtail
-from longtail import folder, underway
+from longtail import files, folder, underway
 from longtail.errors import LongtailError, UsageError
 from longtail.folder import alone
 from longtail.training.progress import SilentReporter
@@ -82,21 +83,76 @@ def test_of_two_that_begin_at_once_the_second_is_refused(digits, plain_run, tmp_
     assert longtail.train(digits, "ce", out=tmp_path / "run", resume=True, **plain_run).metrics["epochs"] == 3
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-        OSError(errno.ENOSPC, "No space left on device"),
-    ],
-)
-def test_a_model_that_cannot_be_written_is_told_and_written_on_resume(error, digits, plain_run, tmp_path, monkeypatch):
-    def full(tensors, path):
-        raise error
+def full_disk(monkeypatch, *names):
+    """No file of these names can be written any more."""
+    real = files.os.replace
 
+    def replace(self, target):
+        if target.name in names:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, target)
+        return target
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.parametrize("name", [folder.MODEL_NAME, folder.LOGITS_NAME, "metrics.json"])
+def test_results_that_cannot_be_written_are_told_and_written_on_resume(name, digits, plain_run, tmp_path, monkeypatch):
     run = {"out": tmp_path / "run", **plain_run}
     with monkeypatch.context() as disk:
-        disk.setattr(folder, "save_file", full)
+        full_disk(disk, name)
         with pytest.raises(LongtailError, match=r"(?s)No space left on device.*make room, then --resume"):
             longtail.train(digits, "ce", **run)
-    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not (tmp_path / "run" / name).exists()
+    assert not list((tmp_path / "run").glob("*.part"))
     assert longtail.train(digits, "ce", resume=True, **run).metrics["epochs"] == 3
+
+
+def test_a_result_that_is_written_again_appears_whole_or_not_at_all(digits, plain_run, tmp_path, monkeypatch):
+    """The run counts as finished by then, so that nobody would write half a model once more."""
+    run = {"out": tmp_path / "run", **plain_run}
+    trained = longtail.train(digits, "ce", **run)
+    (tmp_path / "run" / folder.MODEL_NAME).unlink()
+    with monkeypatch.context() as killed:
+        killed.setattr(files.os, "fsync", lambda descriptor: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            folder.RunFolder(tmp_path / "run").write_results({"x": torch.zeros(2)}, {}, trained.metrics)
+    assert not (tmp_path / "run" / folder.MODEL_NAME).exists()
+
+
+def test_a_history_that_cannot_be_written_is_told_and_written_on_resume(digits, plain_run, tmp_path, monkeypatch):
+    run, real = {"out": tmp_path / "run", **plain_run}, Path.open
+
+    def full(self, mode="r", **keywords):
+        if self.name == "history.jsonl" and mode == "a":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, mode, **keywords)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", full)
+        with pytest.raises(LongtailError, match=r"history.jsonl could not be written: No space left on device") as told:
+            longtail.train(digits, "ce", **run)
+    assert "then resume" in told.value.fix
+    assert len(longtail.train(digits, "ce", resume=True, **run).history) == 3
+
+
+def no_links(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_where_links_are_missing_a_kept_state_is_a_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
+    kept = folder.RunFolder(tmp_path)
+    kept.save_state({"n": 1})
+    kept.keep_state(1)
+    assert (tmp_path / "stage-1.pt").read_bytes() == (tmp_path / "state.pt").read_bytes()
+
+
+def test_a_state_that_cannot_be_kept_costs_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
+    kept = folder.RunFolder(tmp_path)
+    kept.save_state({"n": 1})
+    full_disk(monkeypatch, "stage-1.pt")
+    with pytest.warns(RuntimeWarning, match=r"stage-1.pt is not kept .* No space left on device"):
+        kept.keep_state(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]

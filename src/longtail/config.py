@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ import yaml
 
 from longtail import __version__
 from longtail.errors import LongtailError
+from longtail.files import whole
 
 CONFIG_NAME = "config.yaml"
 
@@ -163,9 +163,8 @@ def git_commit() -> str | None:
 def write_config(folder: Path, config: RunConfig, **more: Any) -> None:
     """Write ``config.yaml``: the request and, beside it, what else is needed to understand and load the run."""
     text = yaml.safe_dump({"run": _plain(asdict(config)), **_plain(more)}, sort_keys=False, allow_unicode=True)
-    part = folder / f".{CONFIG_NAME}.{os.getpid()}.part"  # a kill leaves no half of a configuration
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / CONFIG_NAME)
+    with whole(folder / CONFIG_NAME) as file:
+        file.write(text.encode())
 
 
 def _plain(value: Any) -> Any:

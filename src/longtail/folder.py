@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +18,15 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from longtail.config import CONFIG_NAME, RunConfig, read_config, resume_command, write_config
 from longtail.data import LongTailData
 from longtail.errors import LongtailError, UsageError
+from longtail.files import explained, whole
 from longtail.training.progress import Position
-from longtail.training.state import load_state, save_state, write_atomically
+from longtail.training.state import load_state, save_state
 
 MODEL_NAME = "model.safetensors"
 LOGITS_NAME = "test_logits.npz"
@@ -171,13 +172,21 @@ class RunFolder:
         self._saved = time.monotonic()
 
     def keep_state(self, stages: int) -> None:
-        """Keep the state just saved, that of the end of so many stages, for runs that begin with the same stages."""
+        """Keep the state just saved, that of the end of so many stages, for runs that begin with the same stages.
+
+        Where that fails there is a warning and no more: those runs train the stages themselves.
+        """
         state, kept = self.path / "state.pt", self.path / KEPT_STATE.format(stages)
-        kept.unlink(missing_ok=True)
         try:
-            os.link(state, kept)  # costs nothing: the next state is a new file
-        except OSError:  # a file system without links
-            shutil.copyfile(state, kept)
+            kept.unlink(missing_ok=True)
+            try:
+                os.link(state, kept)  # costs nothing: the next state is a new file
+            except OSError:  # a file system without links
+                with state.open("rb") as source, whole(kept) as copy:
+                    shutil.copyfileobj(source, copy)
+        except OSError as error:
+            told = f"{kept} is not kept for other runs, this one goes on: {error.strerror or error}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
 
     def lent_state(self, stages: int) -> dict[str, Any] | None:
         """Return the state of the end of so many stages; None where it was not kept.
@@ -198,28 +207,38 @@ class RunFolder:
         return time.monotonic() - self._saved >= SAVE_SECONDS
 
     def append_history(self, record: dict[str, Any]) -> None:
-        """Add one epoch to ``history.jsonl``."""
-        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+        """Add one epoch to ``history.jsonl``.
+
+        Raises:
+            LongtailError: It could not be written; a resumed run writes the history anew.
+        """
+        path = self.path / "history.jsonl"
+        with explained(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def rewrite_history(self, records: Sequence[dict[str, Any]]) -> None:
         """Make ``history.jsonl`` hold these epochs: those of a resumed state, or of a borrowed first stage."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_atomically(self.path / "history.jsonl", lambda file: file.write(lines.encode()))
+        path = self.path / "history.jsonl"
+        with explained(path), whole(path) as file:
+            file.write(lines.encode())
 
     def write_results(self, model: dict[str, Tensor], test: dict[str, Tensor], metrics: dict[str, Any]) -> None:
         """Write ``model.safetensors``, ``test_logits.npz`` and, last, ``metrics.json``."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.items()}
         arrays = {name: value.numpy() for name, value in test.items()}
         try:
-            save_file(tensors, self.path / MODEL_NAME)
-            np.savez_compressed(self.path / LOGITS_NAME, **arrays)  # type: ignore[arg-type]
-        except (OSError, SafetensorError) as error:
+            with whole(self.path / MODEL_NAME) as file:
+                file.write(save(tensors))
+            with whole(self.path / LOGITS_NAME) as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            with whole(self.path / "metrics.json") as file:
+                file.write(json.dumps(metrics, indent=1).encode())
+        except OSError as error:
             raise LongtailError(
-                f"the results cannot be written to {self.path}: {error}", fix="make room, then --resume"
+                f"the results cannot be written to {self.path}: {error.strerror or error}",
+                fix="make room, then --resume",
             ) from error
-        text = json.dumps(metrics, indent=1)
-        write_atomically(self.path / "metrics.json", lambda file: file.write(text.encode()))
 
 
 def missing_result(folder: Path, name: str) -> LongtailError:

@@ -22,7 +22,7 @@ import yaml
 
 from longtail.config import RunConfig
 from longtail.errors import LongtailError, UsageError, unknown_name
-from longtail.training.state import write_atomically
+from longtail.files import explained, whole
 
 TRACKERS_NAME = "trackers.json"
 """Which trackers know the run, and by what name; a resumed run goes on with these."""
@@ -198,7 +198,8 @@ class Tracking:
                 self._trackers[one] = tracker
                 ids[one] = tracker.id
         if ids:
-            write_atomically(path, lambda file: file.write(json.dumps(ids).encode()))
+            with explained(path), whole(path) as file:
+                file.write(json.dumps(ids).encode())
 
     def epoch(self, record: Mapping[str, Any], step: int) -> None:
         """Tell of an epoch, with its line of the history and its number over all stages, from 1."""

@@ -95,6 +95,16 @@ def test_run_keep_resume_and_share(plan, digits, monkeypatch):
     assert called["crt"] == (True, ce.folder)
 
 
+def test_a_lent_state_that_is_damaged_costs_a_training_and_no_result(plan, digits):
+    ce, tau = plan(["tau-norm"], seeds=[0])
+    execute([ce], digits)
+    state = ce.folder / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    (outcome,) = execute([tau], digits)
+    assert outcome.status == "done"
+    assert outcome.metrics["stage1"] is None
+
+
 def test_sharing_gives_the_result_of_training_it_all(plan, digits, tmp_path):
     shared = execute(plan(["tau-norm"], seeds=[0]), digits)[-1].metrics
     (alone,) = execute([c for c in grid_alone(digits, tmp_path / "alone") if c.config.method == "tau-norm"], digits)

@@ -3,14 +3,14 @@ from __future__ import annotations
 import errno
 import random
 import re
+import resource
 
 import pytest
 import torch
 
 import longtail
-from longtail import folder
+from longtail import files, folder
 from longtail.errors import LongtailError
-from longtail.training import state
 from longtail.training.loop import DivergedError
 from longtail.training.progress import SilentReporter
 from longtail.training.state import load_state, save_state
@@ -30,11 +30,23 @@ def test_a_full_disk_leaves_the_former_state(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(state.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(LongtailError, match="No space left on device"):
         save_state(path, {"n": 2})
     assert load_state(path)["n"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_disk_that_fills_up_while_torch_writes_is_told(tmp_path):
+    """Torch ends its archive all the same, which fails in words that nobody understands."""
+    path, (soft, hard) = tmp_path / "state.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(LongtailError, match=r"state.pt could not be written: File too large"):
+            save_state(path, {"x": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", b"PK\x03\x04broken"])

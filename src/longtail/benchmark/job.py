@@ -126,9 +126,17 @@ def _loaded(source: Source) -> LongTailData:
     return source.load()
 
 
+def _lends(folder: RunFolder, stages: int) -> bool:
+    """Tell whether a run lends the end of so many stages. A state that is damaged costs a training and no result."""
+    try:
+        return folder.finished and folder.lent_state(stages) is not None
+    except LongtailError:
+        return False
+
+
 def _train(cell: Cell, data: LongTailData, reporter: Reporter, machine: Machine) -> Run:
     first, config = cell.first_stage, cell.config
-    lent = first is not None and RunFolder(first).finished and RunFolder(first).lent_state(cell.shared) is not None
+    lent = first is not None and _lends(RunFolder(first), cell.shared)
     request = {field.name: getattr(config, field.name) for field in fields(config) if field.name in _NAMED}
     return session.train(
         data,

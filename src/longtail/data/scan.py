@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from longtail.data.decode import UnreadableError, open_file, read_header
+from longtail.files import whole
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,6 +53,10 @@ class Seen(NamedTuple):
     format: str = ""
     kind: str = ""
     detail: str = ""
+
+
+def tell_nobody(what: str, done: int, total: int) -> None:
+    """Hear of progress and say nothing."""
 
 
 def scan(paths: Sequence[Path], memory: Path, tell: Tell) -> list[Seen]:
@@ -140,8 +145,7 @@ def _recall(memory: Path) -> dict[str, Seen]:
 
 def _remember(memory: Path, files: dict[str, Seen]) -> None:
     text = json.dumps({"format": _FORMAT, "files": files})
-    part = memory.with_name(f".{memory.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):  # the next time is slower, no more
         memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(memory)
+        with whole(memory) as file:
+            file.write(text.encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,38 +9,24 @@ from typing import Any
 import torch
 
 from longtail.errors import LongtailError
+from longtail.files import explained, whole
 
 STATE_VERSION = 1
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """Write a file so that a kill or a full disk leaves the old one whole.
-
-    Args:
-        path: The file.
-        write: Called with an open binary file.
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a run's state atomically.
 
     Raises:
-        LongtailError: The file could not be written; what was there before is untouched.
+        LongtailError: It could not be written; the state from before is untouched.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise LongtailError(
-            f"{path} could not be written: {error.strerror or error}",
-            fix="the file from before is untouched; make room or permit writing, then resume",
-        ) from error
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a run's state atomically."""
-    write_atomically(path, lambda file: torch.save({"version": STATE_VERSION, **state}, file))
+    with explained(path), whole(path) as file:
+        try:
+            torch.save({"version": STATE_VERSION, **state}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch still ends its archive, and that hides the disk's error
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path) -> dict[str, Any]:
