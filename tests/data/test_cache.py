@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from longtail import data
+from longtail import data, files
 from longtail.data import cache, scan
 from longtail.data.cache import cache_root, open_cache
 from longtail.data.decode import UnreadableError
@@ -161,7 +163,7 @@ def test_a_disk_that_fills_up_leaves_nothing(root, folder, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(LongtailError, match=r"cannot be written \(No space left on device\)"):
         data.load(str(folder))
     assert not [path for path in root.iterdir() if path.is_dir() and path.name != "files"]
@@ -173,6 +175,100 @@ def test_a_cache_folder_that_cannot_be(tmp_path, folder, monkeypatch):
     with pytest.raises(LongtailError, match="cannot be written") as error:
         data.load(str(folder))
     assert "LONGTAIL_CACHE" in error.value.fix
+
+
+@pytest.fixture
+def large_subset(root, tmp_path, monkeypatch):
+    """Makes a subset of a cache, which is taken for too large to be held in memory."""
+    monkeypatch.setattr(cache, "_COPIED", 0)
+    paths = [tmp_path / f"{k}.png" for k in range(6)]
+    for k, path in enumerate(paths):
+        picture(k, 9).save(path)
+    made = open_cache("x", paths, 8, silent)
+    return lambda: made.subset(made.images(), np.array([0, 2, 3, 5]))
+
+
+def test_a_large_subset_is_a_file_that_need_not_be_written_again(root, large_subset, monkeypatch):
+    """Nor locked: the folder may be another's, to be read only."""
+    first = large_subset()
+    assert len(list(root.glob("x/rows-*.u8"))) == 1
+
+    def read_only(path, *args, **keywords):
+        raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "open", read_only)
+        disk.setattr(fcntl, "flock", read_only)
+        second = large_subset()
+    assert torch.equal(first, second)
+    assert torch.equal(first, open_cache("x", [], 8, never).images()[[0, 2, 3, 5]])
+
+
+def test_a_large_subset_without_room(root, large_subset, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    with pytest.raises(LongtailError, match=r"has 0\.0 GB free"):
+        large_subset()
+    assert not list(root.glob("x/rows-*"))
+
+
+def test_a_large_subset_on_a_disk_that_fills_up_leaves_nothing(root, large_subset, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(LongtailError, match=r"cannot be written \(No space left on device\)") as error:
+        large_subset()
+    assert "LONGTAIL_CACHE" in error.value.fix
+    assert not [path for path in root.glob("x/*rows-*") if path.suffix != ".lock"]
+
+
+def test_what_is_left_of_a_large_subset_is_removed(root, large_subset):
+    large_subset()
+    (whole,) = root.glob("x/rows-*.u8")
+    left_over = whole.with_name(f".{whole.name}.1234.part")
+    whole.rename(left_over)
+    large_subset()
+    assert whole.exists()
+    assert not left_over.exists()
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS])
+def no_locks(request, monkeypatch):
+    """A file system without locks."""
+
+    def flock(file, operation):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_without_locks_nobody_s_work_is_removed(root, folder, no_locks):
+    cache_folder = Path(data.load(str(folder)).origin.cache)
+    live = cache_folder.with_name(f".{cache_folder.name}.1234.part")
+    cache_folder.rename(live)
+    data.load(str(folder))
+    assert cache_folder.exists()
+    assert live.exists()
+
+
+def test_without_locks_the_first_of_two_caches_stays(root, tmp_path, no_locks, monkeypatch):
+    paths = [tmp_path / f"{k}.png" for k in range(6)]
+    for k, path in enumerate(paths):
+        picture(k, 9).save(path)
+    real, first = cache.read_image, []
+
+    def while_another_is_faster(path, size):
+        if path == paths[-1]:
+            monkeypatch.setattr(cache, "read_image", real)
+            open_cache("x", paths, size, silent)
+            first.append((root / "x" / "pixels.u8").stat().st_ino)
+        return real(path, size)
+
+    monkeypatch.setattr(cache, "read_image", while_another_is_faster)
+    made = open_cache("x", paths, 8, silent)
+    assert len(made.images()) == 6
+    assert [(root / "x" / "pixels.u8").stat().st_ino] == first
+    assert [path.name for path in root.iterdir() if path.is_dir()] == ["x"]
 
 
 # Decodes slowly, and says in a file that grows by a byte for each image.

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,16 +19,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from longtail.data.decode import Pixels, UnreadableError, read_image
 from longtail.data.scan import Tell, in_parallel
 from longtail.errors import LongtailError
+from longtail.files import whole
 
 _PIXELS, _FACTS = "pixels.u8", "cache.json"
 _FORMAT = 1
@@ -72,17 +74,19 @@ class Cache:
         Args:
             images: What `images` returned.
             rows: Which rows, in the order wanted.
+
+        Raises:
+            LongtailError: There is no such file yet, and no room for it or no permission.
         """
         if len(rows) and (np.diff(rows) == 1).all():
             return images[int(rows[0]) : int(rows[-1]) + 1]
         if len(rows) * images[:1].numel() <= _COPIED:
             return images[torch.from_numpy(rows)]
         path = self.folder / f"rows-{_digest(rows)}.u8"
-        with _locked(path):
-            if not path.exists():
-                with _new_file(path) as file:
-                    for row in rows.tolist():
-                        file.write(images[row].numpy().data)
+        if not path.exists():  # first of all, since a folder may be there to be read only
+            with _writing(self.folder), _locked(path) as held:
+                if not path.exists():
+                    _write_rows(path, images, rows, alone=held)
         return _mapped(path, len(rows), self.size)
 
 
@@ -103,15 +107,10 @@ def open_cache(name: str, paths: Sequence[Path], size: int, tell: Tell) -> Cache
     found = _read(folder, size)
     if found is not None:
         return found
-    try:
+    with _writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            return _read(folder, size) or _make(folder, paths, size, tell)
-    except OSError as error:
-        raise LongtailError(
-            f"the cache {folder} cannot be written ({error.strerror or error})",
-            fix="name a folder with room in LONGTAIL_CACHE",
-        ) from error
+        with _locked(folder) as held:
+            return _read(folder, size) or _make(folder, paths, size, tell, alone=held)
 
 
 def _read(folder: Path, size: int) -> Cache | None:
@@ -126,17 +125,16 @@ def _read(folder: Path, size: int) -> Cache | None:
         return None
 
 
-def _make(folder: Path, paths: Sequence[Path], size: int, tell: Tell) -> Cache:
-    """Decode everything into a temporary folder and give it its name; the lock is held."""
-    for left_over in folder.parent.glob(f".{folder.name}.*.part"):  # of a process that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
+def _make(folder: Path, paths: Sequence[Path], size: int, tell: Tell, *, alone: bool) -> Cache:
+    """Decode everything into a temporary folder and give it its name; see `_remove_left_over` of ``alone``."""
+    _remove_left_over(folder, alone)
     _check_room(folder.parent, len(paths) * 3 * size * size)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")  # mkdtemp's folders are one's own only
     part.mkdir()
     try:
         decoded: list[int] = []
         damaged: dict[int, tuple[str, str]] = {}
-        with _new_file(part / _PIXELS) as file:
+        with whole(part / _PIXELS) as file:
             for k, answer in enumerate(in_parallel(partial(_decode, size=size), paths, "decoding", tell)):
                 if isinstance(answer, UnreadableError):
                     if answer.kind not in _LASTING:
@@ -146,17 +144,53 @@ def _make(folder: Path, paths: Sequence[Path], size: int, tell: Tell) -> Cache:
                         ) from answer
                     damaged[k] = answer.kind, answer.detail
                 else:
+                    # Written, not mapped: a full disk is then an error and not a signal that ends the process.
                     file.write(answer.data)
                     decoded.append(k)
         facts = {"format": _FORMAT, "decoded": decoded, "damaged": damaged}
         (part / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
-        if folder.exists():  # not whole, or of an older format
-            shutil.rmtree(folder)
-        part.replace(folder)
+        return _named(part, folder, Cache(folder, size, np.asarray(decoded, dtype=np.int64), damaged))
     except BaseException:  # Ctrl-C too; it goes on its way
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return Cache(folder, size, np.asarray(decoded, dtype=np.int64), damaged)
+
+
+def _named(part: Path, folder: Path, made: Cache) -> Cache:
+    """Give a finished cache its name. Without locks another process may have been faster; then its cache stays."""
+    try:
+        if _read(folder, made.size) is None and folder.exists():  # not whole, or of an older format
+            shutil.rmtree(folder)
+        part.replace(folder)
+    except OSError:
+        theirs = _read(folder, made.size)
+        if theirs is None:
+            raise
+        shutil.rmtree(part, ignore_errors=True)
+        return theirs
+    return made
+
+
+def _write_rows(path: Path, images: Tensor, rows: Rows, *, alone: bool) -> None:
+    """Write some of the images to a file of their own; see `_remove_left_over` of ``alone``."""
+    _remove_left_over(path, alone)
+    _check_room(path.parent, len(rows) * images[:1].numel())
+    with whole(path) as file:
+        for row in rows.tolist():
+            file.write(images[row].numpy().data)
+
+
+def _remove_left_over(path: Path, alone: bool) -> None:
+    """Remove what killed processes left of a path.
+
+    Args:
+        path: What they were about to make.
+        alone: Whether its lock is held; if not, the owners may be alive, and nothing is removed.
+    """
+    for part in path.parent.glob(f".{path.name}.*.part") if alone else ():
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def _decode(path: Path, size: int) -> Pixels | UnreadableError:
@@ -165,20 +199,6 @@ def _decode(path: Path, size: int) -> Pixels | UnreadableError:
         return read_image(path, size)
     except UnreadableError as error:
         return error
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when all that was written is on disk.
-
-    Rows are written, not mapped: a full disk is then an error and not a signal that ends the process.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _mapped(path: Path, rows: int, size: int) -> Tensor:
@@ -206,14 +226,30 @@ def _digest(rows: Rows) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that belongs to a path; others wait. The system frees it when a process ends, however it ends."""
+def _writing(folder: Path) -> Iterator[None]:
+    """Say of a cache that cannot be written inside the block what to do."""
     try:
-        import fcntl
-    except ImportError:  # without locks two processes do the same work, under different temporary names
         yield
-        return
-    with path.with_name(f".{path.name}.lock").open("a") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    except OSError as error:
+        raise LongtailError(
+            f"the cache {folder} cannot be written ({error.strerror or error})",
+            fix="name a folder with room in LONGTAIL_CACHE",
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold the lock that belongs to a path; others wait. The system frees it when a process ends, however it ends.
+
+    Yields:
+        Whether it is held. Not every file system has locks; there two processes do the same work, each under a
+        temporary name of its own.
+    """
+    # No file that stands for a lock: it would outlive a process that is killed on another machine.
+    lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
+    with contextlib.suppress(OSError):
+        lock.acquire()
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
