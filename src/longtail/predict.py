@@ -17,7 +17,7 @@ from torch import Tensor
 from longtail.data import Problem, read_image
 from longtail.data.decode import Pixels, UnreadableError
 from longtail.data.folder import files_below
-from longtail.data.scan import Tell, in_parallel
+from longtail.data.scan import Tell, in_parallel, tell_nobody
 from longtail.errors import LongtailError, UsageError
 from longtail.folder import written_again
 from longtail.request import Task
@@ -90,7 +90,7 @@ def predict_files(
         )
     problems: list[Problem] = []
     paths = find_files(images, problems)
-    said = _said(run, _readable(paths, run.task, problems, tell or _tell_nobody), pick_device(device))
+    said = _said(run, _readable(paths, run.task, problems, tell or tell_nobody), pick_device(device))
     answers: list[Answer] = []
     wanted = prior if match else None
     for names, logits in said if wanted is None else _together(said):
@@ -186,7 +186,7 @@ def read_images(
     """
     problems: list[Problem] = []
     paths = find_files(images, problems)
-    found = [pixels for _, pixels in islice(_readable(paths, task, problems, _tell_nobody), most)]
+    found = [pixels for _, pixels in islice(_readable(paths, task, problems, tell_nobody), most)]
     stacked = np.stack(found) if found else np.empty((0, *task.image_shape), dtype=np.uint8)
     return torch.from_numpy(stacked), problems
 
@@ -206,7 +206,3 @@ def _read(task: Task, path: Path) -> Pixels | UnreadableError:
         return read_for(task, path)
     except UnreadableError as error:
         return error
-
-
-def _tell_nobody(what: str, done: int, total: int) -> None:
-    """Hear of progress and say nothing."""

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from longtail.cli import progress
-from longtail.cli.progress import Bar, Clock, Lines, Quiet, shown
+from longtail.cli.progress import Bar, Clock, Lines, shown
+from longtail.training.progress import SilentReporter
 
 
 @pytest.fixture
@@ -88,12 +89,12 @@ def test_bar(now):
 
 def test_quiet_and_other_processes_say_nothing(capsys, monkeypatch):
     with shown([1], quiet=True) as reporter:
-        assert isinstance(reporter, Quiet)
+        assert isinstance(reporter, SilentReporter)
     with shown([1], quiet=False) as reporter:
         assert isinstance(reporter, Lines)
     monkeypatch.setenv("RANK", "1")
     with shown([1], quiet=False) as reporter:
-        assert isinstance(reporter, Quiet)
+        assert isinstance(reporter, SilentReporter)
     reporter.stage("a", 0, 1, 1)
     reporter.step(0, 1, 1, 1)
     reporter.epoch(record())

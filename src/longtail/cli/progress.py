@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from longtail.cli.output import is_main, note
+from longtail.training.progress import SilentReporter
 
 SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BETWEEN_DRAWS = 0.2
@@ -146,19 +147,6 @@ class Bar:
         self._progress.update(self._task, description=place, completed=clock.done, left=left, numbers=self._numbers)
 
 
-class Quiet:
-    """Says nothing."""
-
-    def stage(self, name: str, number: int, stages: int, epochs: int) -> None:
-        """Ignore the stage."""
-
-    def step(self, epoch: int, step: int, steps: int, images: int) -> None:
-        """Ignore the step."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Ignore the epoch."""
-
-
 def _numbers(record: dict[str, Any]) -> str:
     test = f"  test {record['test_top1']:.1f}" if record.get("test_top1") is not None else ""
     chosen = "".join(f"  {name} {value:g}" for name, value in record.get("chosen", {}).items())
@@ -168,7 +156,7 @@ def _numbers(record: dict[str, Any]) -> str:
 @contextmanager
 def shown(
     stage_epochs: Sequence[int], *, quiet: bool, label: str = "", opening: str = ""
-) -> Iterator[Lines | Bar | Quiet]:
+) -> Iterator[Lines | Bar | SilentReporter]:
     """Give a reporter that fits where stderr goes.
 
     Args:
@@ -178,7 +166,7 @@ def shown(
         opening: Said once, when training really begins.
     """
     if quiet or not is_main():
-        yield Quiet()
+        yield SilentReporter()
     elif sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20))
         numbers = (TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[left]}"))

@@ -15,7 +15,7 @@ from longtail.data.digits import read_digits
 from longtail.data.fullset import FullSet
 from longtail.data.imageset import ImageSet, LongTailData
 from longtail.data.photos import is_path, load_photos
-from longtail.data.scan import Tell
+from longtail.data.scan import Tell, tell_nobody
 from longtail.data.splits import (
     DEV_SEED,
     Indices,
@@ -92,7 +92,7 @@ def load(
             strict=strict,
             subset_seed=subset_seed,
             known=tuple(DATASETS),
-            tell=tell or _tell_nobody,
+            tell=tell or tell_nobody,
         )
     if name not in DATASETS:
         error = unknown_name("data set", name, [*DATASETS, *FILE_DATASETS])
@@ -115,10 +115,6 @@ def load(
         profile=profile,
         subset_seed=subset_seed,
     )
-
-
-def _tell_nobody(what: str, done: int, total: int) -> None:
-    """Hear of progress and say nothing."""
 
 
 def _check_uncut(name: str, imbalance: float | None, profile: str) -> None:

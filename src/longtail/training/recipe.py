@@ -253,11 +253,6 @@ class Recipe:
         """Return a copy with other stages."""
         return replace(self, stages=stages)
 
-    @property
-    def total_epochs(self) -> int:
-        """Epochs over all stages."""
-        return sum(stage.epochs for stage in self.stages)
-
 
 def enter_structure(network: Network, stage: Stage, shape: Shape) -> Network:
     """Return the network that a stage trains, with its head: the given one or a new one, fresh weights included."""
