@@ -32,6 +32,15 @@ def test_importing_the_package_loads_no_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_what_only_reads_runs_loads_no_trainer():
+    program = (
+        "import sys, longtail.borrowing, longtail.export, longtail.predict, longtail.report.html; "
+        "trainer = {'longtail.session', 'longtail.underway', 'longtail.training.loop'} & set(sys.modules); "
+        "sys.exit(', '.join(trainer) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_public_names_are_there():
     for name in longtail.__all__:
         assert getattr(longtail, name) is not None

@@ -17,7 +17,8 @@ __all__ = ["LongTailClassifier", "LongtailError", "Run", "UsageError", "__versio
 if TYPE_CHECKING:
     from longtail.errors import LongtailError, UsageError
     from longtail.estimator import LongTailClassifier
-    from longtail.run import Run, load, train
+    from longtail.run import Run, load
+    from longtail.session import train
 
 _HOMES = {
     "LongTailClassifier": "longtail.estimator",
@@ -25,7 +26,7 @@ _HOMES = {
     "UsageError": "longtail.errors",
     "Run": "longtail.run",
     "load": "longtail.run",
-    "train": "longtail.run",
+    "train": "longtail.session",
 }
 _SUBPACKAGES = ("augment", "benchmark", "data", "evaluation", "losses", "methods", "networks", "report", "sampling")
 

@@ -10,6 +10,7 @@ from longtail.errors import UsageError
 from longtail.folder import RunFolder, other_images
 from longtail.networks import Teacher
 from longtail.request import Task, build_recipe
+from longtail.run import Run
 from longtail.training.recipe import Recipe
 from longtail.training.sharing import difference, shared_stages, stage_difference
 
@@ -21,11 +22,9 @@ def teacher_of(config: RunConfig, task: Task) -> Teacher | None:
         UsageError: It was trained on other classes or images.
         LongtailError: There is no finished run.
     """
-    from longtail.run import load
-
     if config.teacher is None:
         return None
-    run = load(config.teacher)
+    run = Run(config.teacher)
     if run.task.class_names != task.class_names or run.task.image_shape != task.image_shape:
         raise UsageError(
             f"{config.teacher} was trained on {run.task.name}: other classes or another image size than {task.name}",

@@ -23,12 +23,9 @@ from longtail.evaluation.checks import check_logits
 from longtail.folder import LOGITS_NAME, MODEL_NAME, missing_result, read_test_logits, written_again
 from longtail.networks import Network, Renormalise, Teacher
 from longtail.request import Task, build_recipe, build_run_network, network_shape
-from longtail.session import train
 from longtail.training.inference import predict_logits
 from longtail.training.recipe import enter_structure
 from longtail.training.runtime import Runtime
-
-__all__ = ["Run", "load", "train"]
 
 
 class Run:

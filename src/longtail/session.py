@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from longtail import data as datasets
 from longtail import tracking
@@ -14,13 +14,11 @@ from longtail.data import LongTailData
 from longtail.errors import UsageError
 from longtail.folder import RunFolder
 from longtail.request import default_folder, make_config
+from longtail.run import Run
 from longtail.training.progress import Reporter, SilentReporter
 from longtail.training.runtime import Runtime, pick_device
 from longtail.training.world import joined
 from longtail.underway import Session
-
-if TYPE_CHECKING:
-    from longtail.run import Run
 
 DEFAULT_METHOD = "bsce"
 
@@ -103,8 +101,6 @@ def train(
         LongtailError: Data, files or training failed, or another process trains in the folder; nothing that was there
             is lost.
     """
-    from longtail.run import load
-
     tracking.check(track)
     loading: dict[str, Any] = {
         "imbalance": imbalance,
@@ -143,7 +139,7 @@ def train(
         if not folder.finished or folder.mendable:
             session.run(target, threads=threads, compile=compile, stage1=stage1, settled=runtime, track=track)
         world.barrier()
-    return load(folder.path)
+    return Run(folder.path)
 
 
 def _check_unasked(config: RunConfig, loading: Mapping[str, Any]) -> None:

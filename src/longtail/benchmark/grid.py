@@ -10,7 +10,7 @@ from typing import Any, Literal
 from longtail import data as datasets
 from longtail import methods
 from longtail.benchmark.table import BASELINE
-from longtail.config import CONFIG_NAME, RunConfig, read_config
+from longtail.config import CONFIG_NAME, RunConfig, git_commit, read_config
 from longtail.data import LongTailData
 from longtail.errors import UsageError, unknown_name
 from longtail.request import Task, build_recipe, default_folder, make_config
@@ -19,6 +19,8 @@ from longtail.training.budget import Budget
 from longtail.training.recipe import Recipe
 from longtail.training.runtime import Runtime
 from longtail.training.sharing import shared_stages
+
+git_commit()  # now, since reading the data may take an hour before what trains is imported
 
 BUDGET_FIELDS = frozenset(Budget.__dataclass_fields__)
 USUAL_REQUEST: Mapping[str, Any] = {
