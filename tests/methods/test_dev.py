@@ -6,12 +6,15 @@ import math
 
 import pytest
 import torch
+from recipes import recipe_of
+from safetensors.torch import load_file
 
 import longtail
 from longtail import data as datasets
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.cb_finetune import DevObjective
 from longtail.networks import build_network
+from longtail.sampling import InstanceSampling
 from longtail.types import Batch, Progress
 
 
@@ -49,6 +52,23 @@ def test_fine_tuning_looks_at_the_development_batch_alone():
     objective = DevObjective(CrossEntropyLoss([4, 3, 2, 1]))
     expected = torch.nn.functional.cross_entropy(network(dev.images), dev.targets)
     torch.testing.assert_close(objective(network, (train, dev), Progress(0, 1)), expected)
+
+
+def test_fine_tuning_moves_all_weights_at_a_small_constant_rate_and_leaves_batch_norm_s_statistics(
+    held_out, plain_run, tmp_path
+):
+    first, second = recipe_of("cb-finetune", held_out).stages
+    assert (first.dev, first.batch_norm, first.trainable) == ((), "train", "all")
+    assert (second.dev, second.batch_norm, second.trainable) == ((InstanceSampling(),), "eval", "all")
+    assert (second.epochs, second.continues) == (10, False)
+    assert [second.optimizer.lr * second.schedule.factor(epoch) for epoch in range(10)] == [1e-3] * 10
+    run = {**plain_run, "epochs": 1}
+    plain = longtail.train(held_out, "ce", out=tmp_path / "ce", **run)
+    tuned = longtail.train(held_out, "cb-finetune", out=tmp_path / "tuned", stage2_epochs=1, **run)
+    before, after = (load_file(one.path / "model.safetensors") for one in (plain, tuned))
+    unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert unmoved == {name for name in before if "running_" in name or "num_batches" in name}
+    assert unmoved
 
 
 @pytest.mark.parametrize("options", [{"stage2_epochs": 0}, {"stage2_lr": 0.0}, {"stage2_lr": math.nan}])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from meta_steps import CASES, COUNTS, Perceptron, check_parameters, small, stored, unreduced
 from recipes import recipe_of
+from torch import nn
 from torch.func import functional_call
 
 from longtail.augment import RandomCrop
@@ -95,6 +96,23 @@ def test_the_weighting_network_s_gradient_is_the_double_backward_s(form):
     for (name, value), gradient in zip(net.values().items(), slow, strict=True):
         descent = (gradient + 5e-4 * before[name]).detach()  # the first step of Nesterov momentum
         torch.testing.assert_close(before[name].detach() - value, 1.9 * descent, rtol=1e-8, atol=1e-12)
+
+
+def test_steps_of_the_weighting_network_are_those_of_torch_s_sgd():
+    """The official code: torch.optim.SGD(vnet.params(), 1e-5, momentum=0.9, nesterov=True, weight_decay=5e-4)."""
+    torch.manual_seed(0)
+    net = WeightNet(5, lr=0.1).double()
+    net.draw()
+    twins = {name: nn.Parameter(value.clone()) for name, value in net.values().items()}
+    optimizer = torch.optim.SGD(twins.values(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    for _ in range(4):
+        gradients = {name: torch.randn_like(value) for name, value in twins.items()}
+        net.step(gradients)
+        for name, twin in twins.items():
+            twin.grad = gradients[name]
+        optimizer.step()
+        for name, twin in twins.items():
+            torch.testing.assert_close(net.values()[name], twin.detach(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("protocol", "padding"), [("published", "reflect"), ("common", "zero")])

@@ -45,11 +45,14 @@ Compose.__call__ = normalised
 longtail.train("digits", sys.argv[1], backbone="plain", protocol="quick", epochs=3, lr=0.02, precision="fp32",
                threads=1, compile="off", device="cpu", out=sys.argv[2], resume=len(sys.argv) > 3,
                **{"l2rw": {"dev_per_class": 5}, "da-meta": {"dev_per_class": 5, "strength": 0.3},
+                  "meta-weight-net": {"dev_per_class": 5, "form": "paper", "meta_lr": 1.0},
                   "ce+ssp": {"task": "instance"}, "mbj": {"power": 0.0, "start": 0.3}}.get(sys.argv[1], {}))
 """
 
 
-@pytest.mark.parametrize("method", ["bsce", "cb-sampling", "crt", "l2rw", "da-meta", "ce+ssp", "mbj"])
+@pytest.mark.parametrize(
+    "method", ["bsce", "cb-sampling", "crt", "l2rw", "da-meta", "meta-weight-net", "ce+ssp", "mbj"]
+)
 def test_two_processes_give_the_losses_of_one(method, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     program = tmp_path / "program.py"
