@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from longtail import methods
 from longtail.benchmark import cost, estimate
+from longtail.benchmark.cards import factor
 from longtail.benchmark.estimate import Cost, measure, seconds_left
 from longtail.benchmark.execution import execute
 from longtail.benchmark.grid import plan
@@ -66,7 +66,7 @@ def test_methods_take_what_their_cards_say_beyond_a_first_stage_that_is_there(di
     seconds = seconds_left(cells, PLAIN)
     left = {cell.config.method: seconds[cell.folder] for cell in cells}
     plain = 16.0 * len(digits.train) + 2.0
-    ride = cost.factor("ride")
+    ride = factor("ride")
     assert left == pytest.approx({"ce": plain, "ride": ride * plain, "ride+h2t": 0.03 * ride * plain, "tau-norm": 0.0})
 
 
@@ -78,24 +78,12 @@ def test_a_dry_run_does_not_try_compilation_on_a_cpu(digits, tmp_path, measured,
     assert asked == ["off", "on"]
 
 
-def test_every_card_tells_a_cost_that_can_be_counted_with():
-    names = [*methods.names(), *(f"ce+{modifier}" for modifier in methods.modifiers())]
-    assert all(1.0 <= cost.factor(name) <= 6.0 for name in names)
-    told = ("1x", "about 3x: so it is", "3x to 4x, 1x at the test", "2x (rotation)")
-    assert [cost._factor(text) for text in told] == [1.0, 3.0, 4.0, 2.0]
-    assert cost._factor("1x plus 3 %; nothing at test time") == 1.03
-    assert cost._factor("1x plus a few per cent") == 1.05
-    for text in ("cheap", "1.5 times", "2xy", ""):
-        with pytest.raises(ValueError, match="cost is"):
-            cost._factor(text)
-
-
 def test_cost_beside_cross_entropy(tmp_path, monkeypatch):
     def pretended(cell, runtime):
         return Cost((3.0, 3.0) if cell.config.method == "dive" else (2.0,), 100.0, 1, 1)
 
-    monkeypatch.setattr(estimate, "measure", pretended)
-    monkeypatch.setattr("longtail.benchmark.job.settled_for", lambda *args: Runtime())
+    monkeypatch.setattr(cost, "measure", pretended)
+    monkeypatch.setattr(cost, "settled_for", lambda *args: Runtime())
     file = tmp_path / "benchmarks" / "cost-here.json"
     assert cost.main([str(file), "dive", "bsce"]) == 0
     assert json.loads(file.read_text())["cost"] == {"ce": 1.0, "dive": 3.0, "bsce": 1.0}
@@ -103,10 +91,3 @@ def test_cost_beside_cross_entropy(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["benchmarks"]
     assert cost.main([str(file)]) == 2
     assert cost.main([str(file), "nothing"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "told"), [("ce", "1x"), ("crt", "1x plus a few per cent"), ("ride+h2t", "+h2t: 1x plus 3 %")]
-)
-def test_cost_of_the_cards(name, told):
-    assert cost.from_card(name).endswith(told)

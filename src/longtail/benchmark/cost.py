@@ -1,4 +1,4 @@
-"""What a method's training costs beside plain cross-entropy: measured in one process, or what its card says.
+"""What a method's training costs beside plain cross-entropy, measured in one process.
 
     python -m longtail.benchmark.cost results/benchmarks/cost-MACHINE.json METHOD ...
 
@@ -10,8 +10,6 @@ the training times of runs made on different days do not.
 from __future__ import annotations
 
 import json
-import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,46 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from longtail import methods
+from longtail.benchmark.estimate import measure
+from longtail.benchmark.grid import Source, plan
+from longtail.benchmark.job import Machine, settled_for
+from longtail.benchmark.standin import stand_in
 from longtail.benchmark.table import BASELINE
 from longtail.config import provenance
 from longtail.errors import LongtailError, UsageError
 
 PROTOCOL, DATASET, IMBALANCE = "quick", "cifar100", 100.0
-_TOLD = re.compile(r"(?:about )?([\d.]+)x(?: to ([\d.]+)x)?(?: plus (?:([\d.]+) %|a few per cent))?(?=[ ,;:(]|$)")
-_A_FEW_PER_CENT = 5.0
-
-
-def from_card(name: str) -> str:
-    """Return the cost of ``METHOD+MODIFIER+...`` that the cards of its parts tell, without their explanations."""
-    method, *mods = methods.parse(name)
-    extra = [f"+{mod}: {cost}" for mod in mods if (cost := _short(methods.card(mod).cost)) != "1x"]
-    return ", ".join([_short(methods.card(method).cost), *extra])
-
-
-def _short(text: str) -> str:
-    for sign in ",;:":
-        text = text.partition(sign)[0]
-    return text.strip()
-
-
-def factor(name: str) -> float:
-    """Return how many times as long as cross-entropy ``METHOD+MODIFIER+...`` trains, as the cards of its parts tell.
-
-    Of a range it is the upper end.
-
-    Raises:
-        ValueError: A card tells its cost in other words.
-    """
-    return math.prod(_factor(methods.card(part).cost) for part in methods.parse(name))
-
-
-def _factor(cost: str) -> float:
-    told = _TOLD.match(cost)
-    if told is None:
-        raise ValueError(f"a card's cost is {cost!r}; it must begin as 1x, about 2x, 3x to 4x or 1x plus 3 % do")
-    low, high, more = told.groups()
-    per_cent = float(more) if more else _A_FEW_PER_CENT if "plus" in told[0] else 0.0
-    return float(high or low) * (1 + per_cent / 100)
 
 
 def ratios(names: Sequence[str], root: Path) -> tuple[dict[str, float], dict[str, Any]]:
@@ -74,11 +41,6 @@ def ratios(names: Sequence[str], root: Path) -> tuple[dict[str, float], dict[str
     Raises:
         UsageError: A method is unknown.
     """
-    from longtail.benchmark.estimate import measure
-    from longtail.benchmark.grid import Source, plan
-    from longtail.benchmark.job import Machine, settled_for
-    from longtail.benchmark.standin import stand_in
-
     ratio: dict[str, float] = {}
     runtime = None
     for name in names:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from longtail.benchmark.cost import factor
+from longtail.benchmark.cards import factor
 from longtail.benchmark.execution import taken_over
 from longtail.benchmark.grid import Cell
 from longtail.benchmark.job import Machine, settled_for

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail import methods
-from longtail.benchmark import cost, orders, published
+from longtail.benchmark import cards, cost, orders, published
 from longtail.benchmark.collect import collect, device_name, short_commit
 from longtail.benchmark.table import SCORES, TITLES, Row, Table, aggregate
 from longtail.command import as_text
@@ -249,7 +249,7 @@ def _rows(
 
 
 def _cost(method: str, measured: Mapping[str, float]) -> str:
-    return f"≈ {measured[method]:.1f}x" if method in measured else cost.from_card(method)
+    return f"≈ {measured[method]:.1f}x" if method in measured else cards.cost(method)
 
 
 def _top1(row: Row) -> float:
