@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from longtail.cli.aggregate import aggregate
-from longtail.cli.evaluate import class_prior
 from longtail.data import ImageSet
+from longtail.evaluation import class_prior
+from longtail.report.aggregation import aggregate_experts
 from longtail.run import load
 
 
@@ -51,7 +51,9 @@ def test_labels_only_choose_and_count(digits, sade_run):
     """With the same images chosen, other labels give the same weights."""
     prior = {"balanced": class_prior(digits.class_counts, "balanced", 1.0)}
     shuffled = digits.test.targets[torch.randperm(len(digits.test), generator=torch.Generator().manual_seed(0))]
-    true, false = (aggregate(sade_run, ImageSet(digits.test.images, y), prior) for y in (digits.test.targets, shuffled))
+    true, false = (
+        aggregate_experts(sade_run, ImageSet(digits.test.images, y), prior) for y in (digits.test.targets, shuffled)
+    )
     assert true["balanced"]["weights"] == false["balanced"]["weights"]
     assert true["balanced"]["mean_top1"] > false["balanced"]["mean_top1"]
 
@@ -59,7 +61,7 @@ def test_labels_only_choose_and_count(digits, sade_run):
 def test_classes_without_test_images_are_left_out(digits, sade_run):
     part = digits.test.subset((digits.test.targets < 4).nonzero().flatten())
     prior = {"forward": class_prior(digits.class_counts, "forward", 50.0)}
-    report = aggregate(load(sade_run.path), part, prior)["forward"]
+    report = aggregate_experts(load(sade_run.path), part, prior)["forward"]
     counts = [max(int(50 * 50 ** (-k / 9) + 1e-9), 1) for k in range(4)]
     assert report["images"] == sum(counts)
     assert np.isfinite(report["weights"]).all()

@@ -14,17 +14,12 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
-from longtail.cli.experts import logits_with_experts, show_assignment, show_experts
+from longtail.cli.experts import logits_with_experts, show_aggregation, show_assignment, show_experts
 from longtail.cli.output import percent, say, say_json, say_table
 from longtail.config import read_config
-from longtail.errors import UsageError
 
 if TYPE_CHECKING:
     from longtail.run import Run
-
-_MOST_TO_MATCH = 60_000_000  # the 50,000 test images and 1,000 classes of ImageNet-LT are within
-
-Distribution = Literal["balanced", "forward", "backward"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Evaluate:
     """The run folder"""
     rule: Literal["kang", "oltr", "mislas"] = "kang"
     """How many, medium and few are drawn: kang (most papers), oltr, or mislas (also H2T)"""
-    distribution: Distribution = "balanced"
+    distribution: Literal["balanced", "forward", "backward"] = "balanced"
     """How often classes occur at test time"""
     test_imbalance: float = 50.0
     """Imbalance factor of the forward or backward test distribution"""
@@ -73,7 +68,14 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         UsageError: The test imbalance is below 1, or experts are asked for and there are none.
     """
     read_config(Path(arguments.run))  # that there is no run is found before torch is imported
-    from longtail.evaluation import metrics
+    from longtail.evaluation import (
+        accuracy_given_prior,
+        calibration_gain,
+        class_prior,
+        expected_accuracy,
+        fit_posterior,
+        metrics,
+    )
     from longtail.run import load
 
     run = load(arguments.run)
@@ -82,6 +84,8 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
     logits, targets = found["logits"], found["targets"]
     scores = metrics(logits, targets, task.class_counts, rule=arguments.rule)
     comparison = _of_experts(run, found) if arguments.experts else {}
+    posterior = fit_posterior(logits, targets, task.class_counts)
+    gain = calibration_gain(logits, targets, task.class_counts)
     prior = class_prior(task.class_counts, arguments.distribution, arguments.test_imbalance)
     if arguments.aggregate:
         comparison["aggregation"] = _aggregated(run, arguments)
@@ -94,11 +98,15 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "seed": config.seed,
         "rule": arguments.rule,
         **scores,
-        "calibrated": calibrated(logits, targets, task.class_counts),
+        "calibrated": {
+            "temperature": posterior.temperature,
+            "tau": posterior.tau,
+            "ece": None if gain is None else 100 * gain[1],
+        },
         "distribution": arguments.distribution,
         "test_imbalance": 1.0 if arguments.distribution == "balanced" else arguments.test_imbalance,
         "expected_top1": expected_accuracy(scores["per_class"], prior),
-        "told": told(logits, targets, task.class_counts, prior),
+        "told": accuracy_given_prior(posterior, logits, targets, prior),
         "class_counts": list(task.class_counts),
         "class_names": list(task.class_names),
         **comparison,
@@ -119,81 +127,17 @@ def _of_experts(run: Run, found: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 def _aggregated(run: Run, arguments: Evaluate) -> dict[str, Any]:
     """Learn weights of the experts of a run on its test images."""
-    from longtail.cli.aggregate import aggregate
+    from longtail.evaluation import class_prior
+    from longtail.evaluation.label_shift import Distribution
+    from longtail.report.aggregation import aggregate_experts
     from longtail.report.measure import data_of
 
     names: tuple[Distribution, ...] = ("balanced", "forward", "backward")
     priors: dict[str, NDArray[np.float64]] = {
         name: class_prior(run.task.class_counts, name, arguments.test_imbalance) for name in names
     }
-    tests = aggregate(run, data_of(run, arguments.data_root).test, priors)
+    tests = aggregate_experts(run, data_of(run, arguments.data_root).test, priors)
     return {"test_imbalance": arguments.test_imbalance, "tests": tests}
-
-
-def calibrated(logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequence[int]) -> dict[str, float | None]:
-    """Return what `longtail predict` makes of confidences: temperature, prior strength, and the error that is left.
-
-    The error, in percent, is measured on images that were left out of the fit; None where there are too few.
-    """
-    from longtail.evaluation import calibration_gain, fit_posterior
-
-    found, gain = fit_posterior(logits, targets, class_counts), calibration_gain(logits, targets, class_counts)
-    return {"temperature": found.temperature, "tau": found.tau, "ece": None if gain is None else 100 * gain[1]}
-
-
-def told(
-    logits: NDArray[Any], targets: NDArray[Any], class_counts: Sequence[int], prior: NDArray[np.float64]
-) -> dict[str, float | None]:
-    """Return the expected accuracy, in percent, of a run that is told how frequent the classes are.
-
-    ``prior``: as `longtail predict --prior` does; ``match``: with ``--match`` too, None where there are so many logits
-    that it would take minutes. Temperature and prior strength, two numbers, are fitted on the same images.
-    """
-    from longtail.evaluation import fit_posterior
-
-    posterior, images = fit_posterior(logits, targets, class_counts), np.bincount(targets, minlength=len(prior))
-    prior = np.where(images > 0, prior, 0)  # of classes without test images nothing is expected
-    weights = (prior / np.maximum(images, 1))[targets]
-
-    def accuracy(probabilities: NDArray[np.float64]) -> float:
-        return 100 * float(weights @ (probabilities.argmax(1) == targets) / weights.sum())
-
-    matched = posterior.matched(logits, prior, weights) if logits.size <= _MOST_TO_MATCH else None
-    return {
-        "prior": accuracy(posterior.probabilities(logits, prior)),
-        "match": None if matched is None else accuracy(matched),
-    }
-
-
-def class_prior(class_counts: Sequence[int], distribution: Distribution, imbalance: float) -> NDArray[np.float64]:
-    """Return how often each class occurs at test time, (C,), summing to 1.
-
-    Args:
-        class_counts: Training images per class, (C,); their order is what forward and backward refer to.
-        distribution: ``balanced``; ``forward``: exponential, largest training class first; ``backward``: the reverse.
-        imbalance: Most frequent over rarest class.
-
-    Raises:
-        UsageError: The imbalance is below 1.
-    """
-    if not (np.isfinite(imbalance) and imbalance >= 1):
-        raise UsageError(f"test imbalance is {imbalance:g}; it must be a finite number of at least 1")
-    size = len(class_counts)
-    if distribution == "balanced" or size == 1:
-        return np.full(size, 1 / size)
-    # Equal counts rank in label order, as in the shot groups.
-    rank = np.argsort(np.argsort(-np.asarray(class_counts), kind="stable"), kind="stable")
-    if distribution == "backward":
-        rank = size - 1 - rank
-    weights = imbalance ** (-rank / (size - 1))
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
-
-
-def expected_accuracy(per_class: Sequence[float | None], prior: NDArray[np.float64]) -> float:
-    """Return the accuracy under a class prior, in percent; classes without test images are left out."""
-    known = np.array([value is not None for value in per_class])
-    values = np.array([0.0 if value is None else value for value in per_class])
-    return float((prior * values)[known].sum() / prior[known].sum())
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -232,6 +176,4 @@ def _show(report: dict[str, Any]) -> None:
     if "assignment" in report:
         show_assignment(report["assignment"])
     if "aggregation" in report:
-        from longtail.cli.aggregate import show_aggregation
-
         show_aggregation(report["aggregation"])

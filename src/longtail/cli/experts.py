@@ -1,8 +1,8 @@
-"""The part of `longtail evaluate` that compares the experts of a run."""
+"""The part of `longtail evaluate` that tells of the experts of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
@@ -55,6 +55,27 @@ def show_assignment(report: dict[str, Any]) -> None:
         f"{report['experts_used']:.2f} of {report['experts']} experts on average: {report['gflops']:.3g} of "
         f"{report['gflops_of_all']:.3g} GFLOPs an image, {saved:.0f} % saved"
     )
+
+
+def show_aggregation(report: Mapping[str, Any]) -> None:
+    """Print what weights of the experts were learnt.
+
+    Args:
+        report: ``tests``, from `longtail.report.aggregation.aggregate_experts`, and the ``test_imbalance`` of the
+            long-tailed ones.
+    """
+    say("weights of the experts, learnt on the unlabelled test images (transductive)")
+    tests: dict[str, dict[str, Any]] = report["tests"]
+    experts = len(tests["balanced"]["weights"])
+    table = Table(box=SIMPLE)
+    table.add_column("test set", justify="left")
+    for title in ("images", *(f"expert {n}" for n in range(1, experts + 1)), "top-1 of the mean", "weighted"):
+        table.add_column(title, justify="right")
+    for name, row in tests.items():
+        title = name if name == "balanced" else f"{name}, imbalance {report['test_imbalance']:g}"
+        shares = (f"{weight:.2f}" for weight in row["weights"])
+        table.add_row(title, str(row["images"]), *shares, f"{row['mean_top1']:.2f}", f"{row['weighted_top1']:.2f}")
+    say_table(table)
 
 
 def _accuracies(report: dict[str, Any]) -> Table:

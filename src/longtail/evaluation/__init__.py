@@ -8,6 +8,7 @@ from longtail.evaluation.calibration import (
     expected_calibration_error,
 )
 from longtail.evaluation.experts import answering_expert, expert_agreement, expert_assignment, experts_used
+from longtail.evaluation.label_shift import accuracy_given_prior, class_prior, expected_accuracy
 from longtail.evaluation.metrics import class_accuracies, confusion_matrix, metrics, top_k_accuracy
 from longtail.evaluation.posterior import Posterior, calibration_gain, fit_posterior
 from longtail.evaluation.prior import read_prior
@@ -17,13 +18,16 @@ __all__ = [
     "Calibration",
     "ExpertAggregation",
     "Posterior",
+    "accuracy_given_prior",
     "answering_expert",
     "calibration",
     "calibration_gain",
     "calibration_of_logits",
     "class_accuracies",
+    "class_prior",
     "combine_experts",
     "confusion_matrix",
+    "expected_accuracy",
     "expected_calibration_error",
     "expert_agreement",
     "expert_assignment",

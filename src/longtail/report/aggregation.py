@@ -1,4 +1,4 @@
-"""The part of `longtail evaluate` that learns weights of a run's experts on its unlabelled test images."""
+"""Weights of a run's experts, learnt on its unlabelled test images (SADE; Zhang et al., NeurIPS 2022)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.box import SIMPLE
-from rich.table import Table
 from torch import Tensor, nn
 
 from longtail.augment import Compose
-from longtail.cli.output import say, say_table
 from longtail.data import ImageSet, long_tail_indices
 from longtail.errors import UsageError
 from longtail.evaluation import ExpertAggregation, answering_expert, combine_experts
@@ -39,7 +36,7 @@ class _Drawn:
         return self.transforms(images, self.generator)
 
 
-def aggregate(
+def aggregate_experts(
     run: Run, test: ImageSet, priors: Mapping[str, NDArray[np.float64]], *, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Learn weights of a run's experts for test sets of several class distributions, without their labels.
@@ -110,19 +107,3 @@ def _compared(logits: Tensor, targets: Tensor, learner: ExpertAggregation) -> di
         "mean_top1": top1(logits.mean(0)),
         "weighted_top1": top1(combine_experts(logits, learner.weights)),
     }
-
-
-def show_aggregation(report: Mapping[str, Any]) -> None:
-    """Print what `aggregate` returned, as ``tests``, and the ``test_imbalance`` of the long-tailed ones."""
-    say("weights of the experts, learnt on the unlabelled test images (transductive)")
-    tests: dict[str, dict[str, Any]] = report["tests"]
-    experts = len(tests["balanced"]["weights"])
-    table = Table(box=SIMPLE)
-    table.add_column("test set", justify="left")
-    for title in ("images", *(f"expert {n}" for n in range(1, experts + 1)), "top-1 of the mean", "weighted"):
-        table.add_column(title, justify="right")
-    for name, row in tests.items():
-        title = name if name == "balanced" else f"{name}, imbalance {report['test_imbalance']:g}"
-        shares = (f"{weight:.2f}" for weight in row["weights"])
-        table.add_row(title, str(row["images"]), *shares, f"{row['mean_top1']:.2f}", f"{row['weighted_top1']:.2f}")
-    say_table(table)
