@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 import longtail
-from held_out import needs_dev
 from longtail import data as datasets
 from longtail import folder, methods
 from longtail.request import Task, build_recipe, build_run_network, make_config
@@ -64,7 +63,7 @@ CONTRACT = [
 def digits(digits, request):
     """The digits of all tests; with a development set held out for a row with a part that needs one."""
     name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
-    return datasets.load("digits", dev_per_class=5) if needs_dev(name) else digits
+    return datasets.load("digits", dev_per_class=5) if methods.needs_dev(name) else digits
 
 
 def same_results(a: longtail.Run, b: longtail.Run) -> None:

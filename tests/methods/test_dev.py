@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import longtail
 from longtail import data as datasets
+from longtail import methods
 from longtail.losses import CrossEntropyLoss
 from longtail.methods.cb_finetune import DevObjective
 from longtail.networks import build_network
@@ -69,6 +70,16 @@ def test_fine_tuning_moves_all_weights_at_a_small_constant_rate_and_leaves_batch
     unmoved = {name for name, value in before.items() if torch.equal(value, after[name])}
     assert unmoved == {name for name in before if "running_" in name or "num_batches" in name}
     assert unmoved
+
+
+@pytest.mark.parametrize("name", [*methods.names(), *(f"ce+{modifier}" for modifier in methods.modifiers())])
+def test_the_table_says_what_is_refused_without_a_development_set(name, digits):
+    try:
+        recipe_of(name, digits)
+        refused = False
+    except longtail.UsageError as error:
+        refused = "development set" in str(error)
+    assert refused == methods.needs_dev(name)
 
 
 @pytest.mark.parametrize("options", [{"stage2_epochs": 0}, {"stage2_lr": 0.0}, {"stage2_lr": math.nan}])

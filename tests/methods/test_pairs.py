@@ -6,7 +6,6 @@ import pytest
 from recipes import lent, recipe_of
 
 import longtail
-from held_out import needs_dev
 from longtail import data, methods
 from longtail.augment import CMO, AutoAugment, CutMix, Cutout, Mixup, Normalize, RandAugment, Remix
 from longtail.networks import Teacher, build_network
@@ -54,7 +53,7 @@ def test_every_method_has_its_row():
 def test_a_method_takes_the_modifiers_of_its_row_and_refuses_the_others(method, digits):
     held = data.load("digits", dev_per_class=5)
     for modifier in methods.modifiers():
-        name, task = f"{method}+{modifier}", held if needs_dev(f"{method}+{modifier}") else digits
+        name, task = f"{method}+{modifier}", held if methods.needs_dev(f"{method}+{modifier}") else digits
         if modifier in TAKES[method] or modifier in IMAGE_BY_IMAGE:
             assert recipe_of(name, task).stages
         else:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import longtail
-from held_out import needs_dev
 from longtail import augment, methods
 from longtail import data as datasets
 from longtail.config import read_config
@@ -66,7 +65,7 @@ class Steps(SilentReporter):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_keeps_its_tensors_together_and_no_step_waits(name, gpu, tmp_path, monkeypatch):
-    data = datasets.load("digits", dev_per_class=5 if needs_dev(name) else 0)
+    data = datasets.load("digits", dev_per_class=5 if methods.needs_dev(name) else 0)
     asked = {"protocol": "quick", "seed": 0, "backbone": None, "precision": "fp32"}
     config = make_config(data, name, eval_every=None, options={"epochs": 3}, **asked)
     steps = Steps(gpu)

@@ -44,7 +44,7 @@ def ratios(names: Sequence[str], root: Path) -> tuple[dict[str, float], dict[str
     ratio: dict[str, float] = {}
     runtime = None
     for name in names:
-        dev = 10 if _needs_dev(name) else 0
+        dev = 10 if methods.needs_dev(name) else 0
         source = Source(DATASET, IMBALANCE, dev_per_class=dev)
         data = stand_in(source)
         base, *others = plan(data, [name], [0], root, protocol=PROTOCOL, source=source)
@@ -53,12 +53,6 @@ def ratios(names: Sequence[str], root: Path) -> tuple[dict[str, float], dict[str
         plain = measure(base, runtime)
         ratio[name] = round(sum(measure(cell, runtime).stages) / sum(plain.stages), 2)
     return ratio, asdict(runtime) if runtime else {}
-
-
-def _needs_dev(name: str) -> bool:
-    from longtail.benchmark.published import load
-
-    return any(row.dev_per_class for row in load() if row.method == name)
 
 
 def read(results_dir: str | Path) -> dict[str, float]:

@@ -79,6 +79,7 @@ class Entry:
         published_on: By name of another data set, fields of its ``published`` budget that differ in the method's own
             code from the decoupling code's.
         presets: Of a modifier: options of the method that default to other values under it, where the method has them.
+        needs_dev: It learns from a development set, at its default options.
         trains_on_dev: Of a modifier: the development set joins the training set.
     """
 
@@ -87,6 +88,7 @@ class Entry:
     published: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Any] = field(default_factory=dict)
     published_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needs_dev: bool = False
     trains_on_dev: bool = False
 
 
@@ -125,10 +127,12 @@ METHODS: Mapping[str, Entry] = {
     "sade": Entry(sade.sade, sade.CARD, sade.PUBLISHED, published_on=sade.PUBLISHED_ON),
     "ace": Entry(ace.ace, ace.CARD, ace.PUBLISHED),
     "lfme": Entry(lfme.lfme, lfme.CARD, published_on=lfme.PUBLISHED_ON),
-    "da-meta": Entry(da_meta.da_meta, da_meta.CARD, da_meta.PUBLISHED),
-    "l2rw": Entry(l2rw.l2rw, l2rw.CARD),
-    "meta-weight-net": Entry(meta_weight_net.meta_weight_net, meta_weight_net.CARD, meta_weight_net.PUBLISHED),
-    "cb-finetune": Entry(cb_finetune.cb_finetune, cb_finetune.CARD),
+    "da-meta": Entry(da_meta.da_meta, da_meta.CARD, da_meta.PUBLISHED, needs_dev=True),
+    "l2rw": Entry(l2rw.l2rw, l2rw.CARD, needs_dev=True),
+    "meta-weight-net": Entry(
+        meta_weight_net.meta_weight_net, meta_weight_net.CARD, meta_weight_net.PUBLISHED, needs_dev=True
+    ),
+    "cb-finetune": Entry(cb_finetune.cb_finetune, cb_finetune.CARD, needs_dev=True),
 }
 
 # In the order in which they are applied, whatever order a person types.
@@ -146,7 +150,7 @@ MODIFIERS: Mapping[str, Entry] = {
     "ssp": Entry(ssp.ssp, ssp.CARD),
     "ea": Entry(ride_assignment.ea, ride_assignment.CARD),
     "post-hoc-la": Entry(la.post_hoc_la, la.POST_HOC_CARD),
-    "dev": Entry(dev.dev, dev.CARD, trains_on_dev=True),
+    "dev": Entry(dev.dev, dev.CARD, needs_dev=True, trains_on_dev=True),
 }
 
 
@@ -205,6 +209,11 @@ def card(name: str) -> Card:
 def takes_teacher(name: str) -> bool:
     """Return whether any part of a name learns from a finished run."""
     return any(card(part).teacher for part in parse(name))
+
+
+def needs_dev(name: str) -> bool:
+    """Return whether any part of a name learns from a development set."""
+    return any({**METHODS, **MODIFIERS}[part].needs_dev for part in parse(name))
 
 
 def trains_on_dev(name: str) -> bool:
