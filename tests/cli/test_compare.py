@@ -70,6 +70,7 @@ def test_wrong_input_is_found_before_any_training(longtail, fast):
         (["--methods", " , "], "--methods is empty"),
         (["--seeds", "0"], "seeds is 0"),
         (["--methods", "ce", "--max-m", "1"], "unknown option '--max-m'"),
+        (["--methods", "la", "--ldam.max-m", "1"], "option --ldam.max-m is for 'ldam', which is no part of 'ce', 'la'"),
         (["--protocol", "quik"], "unknown protocol 'quik'"),
     ):
         said = longtail(*grid_words(fast), *words)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from longtail import session
-from longtail.benchmark.grid import BUDGET_FIELDS
 from longtail.cli import progress
 from longtail.cli.train import Train
 from longtail.config import read_config
+from longtail.training.budget import BUDGET_FIELDS
 
 
 def test_result_is_told_for_people(longtail, fast):

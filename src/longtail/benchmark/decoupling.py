@@ -11,17 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from longtail.benchmark import grid
-from longtail.benchmark.grid import (
-    USUAL_REQUEST,
-    Cell,
-    Outcome,
-    Request,
-    Source,
-    arrange,
-    option_names,
-    task_of,
-)
+from longtail import methods
+from longtail.benchmark.grid import USUAL_REQUEST, Cell, Outcome, Request, Source, arrange, task_of
 from longtail.benchmark.table import Summary, summarise
 from longtail.data import LongTailData
 from longtail.errors import UsageError
@@ -85,7 +76,7 @@ def plan(
     def requests() -> Iterable[Request]:
         for seed in seeds:
             for method, own in _runs():
-                shared = {key: value for key, value in given.items() if key in option_names(method)}
+                shared = {key: value for key, value in given.items() if key in methods.option_names(method)}
                 chosen = {**shared, **own}
                 config = make_config(data, method, seed=seed, options=chosen, **{**USUAL_REQUEST, **request})
                 yield Request(config, build_recipe(config, task_of(config, data)), place)
@@ -117,7 +108,7 @@ def check_options(given: Collection[str], also: Iterable[str] = ()) -> None:
             raise UsageError(f"--{key} is what the grid goes through, so it cannot be set", fix="leave it out")
         if own in ("power", "warm"):  # RW has power 1 in all its cells, and each classifier is a fresh one
             raise UsageError(f"--{key} would leave the grid without its like cells", fix="leave it out")
-    grid.check_options([method for method, _ in _runs()], given, also)
+    methods.check_options([method for method, _ in _runs()], given, also)
 
 
 def tabulate(outcomes: Iterable[Outcome]) -> Study:

@@ -12,17 +12,15 @@ from longtail import methods
 from longtail.benchmark.table import BASELINE
 from longtail.config import CONFIG_NAME, RunConfig, git_commit, read_config
 from longtail.data import LongTailData
-from longtail.errors import UsageError, unknown_name
+from longtail.errors import UsageError
 from longtail.request import Task, build_recipe, default_folder, make_config
 from longtail.run import Run
-from longtail.training.budget import Budget
 from longtail.training.recipe import Recipe
 from longtail.training.runtime import Runtime
 from longtail.training.sharing import shared_stages
 
 git_commit()  # now, since reading the data may take an hour before what trains is imported
 
-BUDGET_FIELDS = frozenset(Budget.__dataclass_fields__)
 USUAL_REQUEST: Mapping[str, Any] = {
     "protocol": "common",
     "backbone": None,
@@ -270,36 +268,9 @@ def _shares(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[
     Raises:
         UsageError: No method has an option.
     """
-    check_options(names, options)
-    known = {name: {o.replace("-", "_") for o in option_names(name)} for name in names}
+    methods.check_options(names, options)
+    known = {name: {o.replace("-", "_") for o in methods.option_names(name)} for name in names}
     return {name: {k: v for k, v in options.items() if k.replace("-", "_") in known[name]} for name in names}
-
-
-def check_options(names: Sequence[str], options: Iterable[str], also: Iterable[str] = ()) -> None:
-    """Refuse options that none of the methods has.
-
-    Args:
-        names: The methods.
-        options: Names of the options.
-        also: What else a misspelt one may stand for, such as the flags of a command.
-
-    Raises:
-        UsageError: No method has an option.
-    """
-    known = {option.replace("_", "-") for name in names for option in option_names(name)}
-    for key in options:
-        if key.replace("_", "-") not in known:
-            raise unknown_name("option", f"--{key}", [*also, *(f"--{option}" for option in known)])
-
-
-def option_names(name: str) -> set[str]:
-    """Return the names of the options that a method takes: fields of the budget, its own, and ``part.option``.
-
-    Raises:
-        UsageError: The method is unknown.
-    """
-    own = methods.options(name)
-    return {*BUDGET_FIELDS, *own, *(option.name for option in own.values())}
 
 
 def _check_folder(cell: Cell) -> None:

@@ -73,9 +73,10 @@ def run(words: Sequence[str]) -> int:
 def _run_grid(
     arguments: Compare, names: Sequence[str], options: dict[str, str], out: Path
 ) -> tuple[list[Cell], list[Outcome]]:
+    from longtail import methods
     from longtail.benchmark import grid
 
-    grid.check_options(grid.methods_of(names), options, flags(Compare))
+    methods.check_options(grid.methods_of(names), options, flags(Compare))
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)

@@ -17,7 +17,7 @@ from longtail.cli.output import note, percent, say, say_json, say_table
 from longtail.cli.progress import shown
 from longtail.cli.setup import Setup, Unset, check_data
 from longtail.config import CONFIG_NAME, RunConfig, read_config, resume_command
-from longtail.errors import LongtailError, UsageError, unknown_name
+from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
     from longtail.run import Run
@@ -65,7 +65,9 @@ def run(words: Sequence[str]) -> int:
     if arguments.resume and arguments.out is not None and (arguments.data is None or _begun(arguments.out)):
         arguments, asked = stored_request(arguments, asked, given)
     check_data(arguments.data or "digits")
-    check_options(arguments.method, asked)
+    from longtail import methods
+
+    methods.check_options([arguments.method], asked, flags(Train))
     result = _train(arguments, asked)
     if arguments.json:
         say_json({**result.metrics, "path": str(result.path)})
@@ -129,24 +131,6 @@ def _check_data(arguments: Train, config: RunConfig) -> None:
             f"{arguments.out} was trained on {config.dataset}, not on {arguments.data}",
             fix=f"to go on with it: longtail train {resume}",
         )
-
-
-def check_options(method: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that neither the budget nor the method knows, naming the nearest flags.
-
-    Raises:
-        UsageError: The method or an option is unknown.
-    """
-    from longtail.benchmark.grid import option_names
-
-    known = {name.replace("_", "-") for name in option_names(method)}
-    for name in options:
-        if name.replace("_", "-") in known:
-            continue
-        part, dot, _ = name.rpartition(".")
-        if dot and part not in method.split("+"):
-            raise UsageError(f"option --{name} is for {part!r}, which is no part of {method!r}")
-        raise unknown_name("option", f"--{name}", [*flags(Train), *(f"--{k}" for k in known)])
 
 
 def _train(arguments: Train, options: dict[str, Any]) -> Run:

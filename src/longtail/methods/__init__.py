@@ -6,7 +6,7 @@ recipe. Adding one means adding its file and its row below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,7 @@ from longtail.methods import (
 )
 from longtail.methods.card import Card
 from longtail.methods.options import Option, assign, options_of
-from longtail.training.budget import Context, family
+from longtail.training.budget import BUDGET_FIELDS, Context, family
 from longtail.training.recipe import Recipe
 
 __all__ = ["METHODS", "MODIFIERS", "Card", "Entry", "Option", "build", "card", "modifiers", "names", "options", "parse"]
@@ -229,6 +229,37 @@ def part_options(part: str) -> dict[str, Option]:
 def options(name: str) -> dict[str, Option]:
     """Return the options of every part of a name, by ``part.name``."""
     return {f"{part}.{option.name}": option for part in parse(name) for option in part_options(part).values()}
+
+
+def option_names(name: str) -> set[str]:
+    """Return the names of the options that a run takes: fields of the budget, the method's own, and ``part.option``.
+
+    Raises:
+        UsageError: The method is unknown.
+    """
+    own = options(name)
+    return {*BUDGET_FIELDS, *own, *(option.name for option in own.values())}
+
+
+def check_options(names: Sequence[str], given: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse options that none of several methods takes.
+
+    Args:
+        names: The methods, with modifiers.
+        given: Names of the options; hyphens count as underscores.
+        also: What else a misspelt one may stand for, such as the flags of a command.
+
+    Raises:
+        UsageError: A method is unknown, or an option of none of them.
+    """
+    known = {option.replace("_", "-") for name in names for option in option_names(name)}
+    for key in given:
+        if key.replace("_", "-") in known:
+            continue
+        part, dot, _ = key.rpartition(".")
+        if dot and not any(part in name.split("+") for name in names):
+            raise UsageError(f"option --{key} is for {part!r}, which is no part of {', '.join(map(repr, names))}")
+        raise unknown_name("option", f"--{key}", [*also, *(f"--{option}" for option in known)])
 
 
 def published_budget(name: str, dataset: str) -> dict[str, Any]:

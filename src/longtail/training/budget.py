@@ -94,6 +94,9 @@ class Budget:
         return Schedule(self.epochs, self.schedule, self.warmup, self.milestones, self.decay)
 
 
+BUDGET_FIELDS = frozenset(Budget.__dataclass_fields__)
+"""Names of the options of every run."""
+
 _LDAM_DRW = Budget(epochs=200)
 _BUDGETS: dict[str, dict[str, Budget]] = {
     "cifar": {
