@@ -30,6 +30,11 @@ def test_gains_are_those_of_the_table_and_of_the_rows():
     ]
 
 
+def test_a_method_that_did_not_learn_confirms_no_order():
+    (line,) = orders.compare(rows(**{"da-meta": 33.4, "l2rw": 1.9, "l2rw (lr=0.01)": 19.1}), 100.0)[2:]
+    assert line == "| `da-meta` above `l2rw` | deck-002-cifar100 | +4.5 | +31.5 | not comparable: one did not learn |"
+
+
 def test_variants_and_other_imbalances_are_not_compared():
     assert orders.compare(rows(**{"dive (dive.alpha=0.1)": 40.0, "bsce (decay=0.1,0.01)": 41.5}), 100.0) == []
     assert orders.compare(rows(**{"crt+h2t": 40.0, "crt+h2t (h2t.p=0.0)": 41.5}), 3.0) == []

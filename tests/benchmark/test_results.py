@@ -137,6 +137,20 @@ def test_cost_is_the_measured_one_or_the_card_s(tmp_path):
         cost.read(tmp_path)
 
 
+def test_a_cost_is_told_of_the_options_that_it_was_measured_with():
+    variant, budget, setup = result("ride"), result("ride"), result("ride")
+    variant["config"] = config("ride", options={"ride.experts": 4})
+    budget["config"]["budget"]["lr"], budget["changed_budget"] = 0.05, {"lr": 0.05}
+    setup["config"], setup["changed_setup"] = config("ride", backbone="resnet20"), {"backbone": "resnet20"}
+    page = results.page([result("ride"), variant, budget, setup], costs={"ride": 1.98})
+    told = {
+        row.split(" | ")[0].strip("| "): row.split(" | ")[7] for row in page.splitlines() if row.startswith("| ride")
+    }
+    assert told == {
+        "ride": "≈ 2.0x", "ride (lr=0.05)": "≈ 2.0x", "ride (ride.experts=4)": "-", "ride (backbone=resnet20)": "-"
+    }  # fmt: skip
+
+
 def test_the_page_says_on_what_was_run_and_that_a_gpu_is_still_to_be_tried():
     page = results.page([result()])
     assert "- a CPU, torch 2.13.0, longtail 0.1.0 at commit 0123456789ab+changes" in page

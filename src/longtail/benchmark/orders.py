@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from longtail.benchmark import published
 from longtail.benchmark.table import Row
 
+LEARNED = 5.0
+"""Top-1 accuracy in percent below which a row on a hundred classes has not learned: five times chance."""
+
 
 class Order(NamedTuple):
     """A claim of a published table: one method above another, on CIFAR-100-LT.
@@ -68,6 +71,8 @@ def published_gain(order: Order, imbalance: float) -> float | None:
 def compare(rows: Iterable[Row], imbalance: float) -> list[str]:
     """Return a Markdown table of the orders of which both methods are among some rows; empty without any.
 
+    To be above a row that did not learn confirms nothing, and the table says so.
+
     Args:
         rows: Rows of one protocol on CIFAR-100-LT, all with or all without held-out images.
         imbalance: The imbalance factor of all of them.
@@ -81,6 +86,8 @@ def compare(rows: Iterable[Row], imbalance: float) -> list[str]:
             continue
         gain = above.mean - below.mean
         verdict = "yes" if gain > 0 else "no"
+        if min(above.mean, below.mean) < LEARNED:
+            verdict = "not comparable: one did not learn"
         lines.append(
             f"| `{order.above}` above `{order.below}` | {order.table} | {told:+.1f} | {gain:+.1f} | {verdict} |"
         )

@@ -36,7 +36,8 @@ the last epoch; nothing was chosen by looking at the test set. Many: classes wit
 epoch looked at, which is what most papers report; it stands here for comparison only. "Published" is the range of the
 numbers listed under the table that were measured with the usual network and augmentation, with budgets of their own.
 "Cost" is the training time relative to plain cross-entropy: with ≈ measured side by side in one process, else what the
-method's card says; times in the files are of machines that did other work too. The commands shown make a run again;
+method's card says, and - where options or a setup of its own set a row apart from both; times in the files are of
+machines that did other work too. The commands shown make a run again;
 what was really typed is in its file as `made_by.command`.
 """
 _WITHOUT_GPU = """\
@@ -237,18 +238,22 @@ def _rows(
     header = ["Method", "Seeds", *scores, "Best epoch", "Cost", "Published"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for row in sorted(table.rows, key=_top1, reverse=True):
-        best = [r["metrics"]["best_test_epoch_top1"] for r in results if label(r) == row.method]
+        of_row = [r for r in results if label(r) == row.method]
+        best = [r["metrics"]["best_test_epoch_top1"] for r in of_row]
         looked = [value for value in best if value is not None]
         cells = [str(row.scores[name] or "n/a") for name in SCORES]
         mean_best = f"{sum(looked) / len(looked):.1f}" if looked else "n/a"
         bare, apart, rest = row.method.partition(" (")
         name = "+".join(f"[{p}](methods/{p}.md)" if p in pages else p for p in bare.split("+")) + apart + rest
-        told = [_cost(bare, costs or {}), published.span(known[row.method]) or "-"]
+        told = [_cost(bare, of_row, costs or {}), published.span(known[row.method]) or "-"]
         lines.append([name, str(len(row.seeds)), *cells, mean_best, *told])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def _cost(method: str, measured: Mapping[str, float]) -> str:
+def _cost(method: str, of_row: Sequence[Mapping[str, Any]], measured: Mapping[str, float]) -> str:
+    """Return what a row costs; rates and decay cost nothing, but what was measured had the default options."""
+    if any(r["config"].get("options") or r.get("changed_setup") for r in of_row):
+        return "-"
     return f"≈ {measured[method]:.1f}x" if method in measured else cards.cost(method)
 
 
