@@ -115,7 +115,7 @@ class LongTailData:
     def with_dev_in_train(self) -> LongTailData:
         """Return the set with its dev images among the training images, where ``train_indices`` is -1, and no dev set.
 
-        Without a dev set that is the set itself.
+        Without a dev set that is the set itself. All images are copied, those that are mapped from a file too.
         """
         if self.dev is None:
             return self
