@@ -30,6 +30,11 @@ def test_gains_are_those_of_the_table_and_of_the_rows():
     ]
 
 
+def test_orders_of_another_data_set_are_named_as_such():
+    (line,) = orders.compare(rows(**{"ssd": 34.0, "ssd (ssd.row=III-hard)": 33.0}), 100.0)[2:]
+    assert line == ("| `ssd` above `ssd (row=III-hard)` | deck-001-ssd-ablation (imagenet-lt) | +4.1 | +1.0 | yes |")
+
+
 def test_a_method_that_did_not_learn_confirms_no_order():
     (line,) = orders.compare(rows(**{"da-meta": 33.4, "l2rw": 1.9, "l2rw (lr=0.01)": 19.1}), 100.0)[2:]
     assert line == "| `da-meta` above `l2rw` | deck-002-cifar100 | +4.5 | +31.5 | not comparable: one did not learn |"

@@ -13,18 +13,20 @@ LEARNED = 5.0
 
 
 class Order(NamedTuple):
-    """A claim of a published table: one method above another, on CIFAR-100-LT.
+    """A claim of a published table, one method above another, that is looked for on CIFAR-100-LT.
 
     Attributes:
         above: The method that the table has above, spelled as `longtail.methods.canonical` does, and in parentheses its
             options, without their method's name.
         below: The other.
         table: Name of the published table that holds both.
+        dataset: Data set of the printed numbers.
     """
 
     above: str
     below: str
     table: str
+    dataset: str = "cifar100"
 
 
 ORDERS = (
@@ -38,6 +40,17 @@ ORDERS = (
     Order("ssd", "lws", "deck-001-cifar100"),
     Order("ssd", "bbn", "deck-001-cifar100"),
     Order("ssd", "ldam+drw", "deck-001-cifar100"),
+    Order("ssd (row=teacher)", "ssd (row=I)", "deck-001-ssd-ablation", "imagenet-lt"),
+    Order("ssd", "ssd (row=teacher)", "deck-001-ssd-ablation", "imagenet-lt"),
+    Order("ssd", "ssd (row=III-hard)", "deck-001-ssd-ablation", "imagenet-lt"),
+    Order("ssd (row=IV-LWS)", "ssd", "deck-001-ssd-ablation", "imagenet-lt"),
+    Order("ssd (row=teacher)", "ssd (row=coupled)", "deck-001-ssd-strategies", "imagenet-lt"),
+    Order("ssd (row=single)", "ssd (row=coupled)", "deck-001-ssd-strategies", "imagenet-lt"),
+    Order("ssd", "ssd (row=single)", "deck-001-ssd-strategies", "imagenet-lt"),
+    Order("dive", "dive (row=2)", "deck-001-dive-table6"),
+    Order("dive", "dive (row=3)", "deck-001-dive-table6"),
+    Order("dive (row=3)", "dive (row=4)", "deck-001-dive-table6"),
+    Order("dive (row=2)", "dive (row=6)", "deck-001-dive-table6"),
     Order("ldam+drw", "ldam", "deck-002-cifar100"),
     Order("da-meta", "ce", "deck-002-cifar100"),
     Order("da-meta", "cb-ce", "deck-002-cifar100"),
@@ -57,11 +70,16 @@ ORDERS = (
 
 
 def published_gain(order: Order, imbalance: float) -> float | None:
-    """Return by how many points the table has ``above`` over ``below``; None where a cell is empty."""
+    """Return by how many points the table has ``above`` over ``below``; None where a cell is empty.
+
+    Of CIFAR-100-LT at an imbalance factor; another data set has its own.
+    """
+    own = order.dataset != "cifar100"
     values = {
         _named(cell.method, dict(cell.options)): cell.value
         for cell in reversed(published.table(order.table).cells)  # the first row of a method counts
-        if (cell.dataset, cell.imbalance, cell.score, cell.profile) == ("cifar100", imbalance, "top1", "exp")
+        if (cell.dataset, cell.score, cell.profile) == (order.dataset, "top1", "exp")
+        and (own or cell.imbalance == imbalance)
     }
     if order.above not in values or order.below not in values:
         return None
@@ -89,10 +107,15 @@ def compare(rows: Iterable[Row], imbalance: float) -> list[str]:
         if min(above.mean, below.mean) < LEARNED:
             verdict = "not comparable: one did not learn"
         lines.append(
-            f"| `{order.above}` above `{order.below}` | {order.table} | {told:+.1f} | {gain:+.1f} | {verdict} |"
+            f"| `{order.above}` above `{order.below}` | {_place(order)} | {told:+.1f} | {gain:+.1f} | {verdict} |"
         )
     head = ["| Order | Table | Published | Here | Holds |", "| --- | --- | ---: | ---: | --- |"]
     return [*head, *lines] if lines else []
+
+
+def _place(order: Order) -> str:
+    """Return the table of an order, with its data set where that is not ours."""
+    return order.table if order.dataset == "cifar100" else f"{order.table} ({order.dataset})"
 
 
 def experts(results: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
