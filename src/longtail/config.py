@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 
 from longtail import __version__
-from longtail.errors import LongtailError
+from longtail.errors import LongtailError, UsageError
 from longtail.files import whole
 
 CONFIG_NAME = "config.yaml"
@@ -196,6 +197,27 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
             fix="mend it by hand or from a copy, or train the run again in a new folder",
         ) from error
     return config, content
+
+
+def check_out(out: Path, source: str | None) -> None:
+    """Refuse to write runs into the folder of images that they are trained on, where they would be a class of it.
+
+    A run that was begun there already may go on.
+
+    Args:
+        out: A run folder, or one that shall hold run folders.
+        source: Folder or list of the images; a name that is no path stands for other data, and None.
+
+    Raises:
+        UsageError: It lies there.
+    """
+    images = Path(os.path.realpath(source or ""))
+    if source is None or not os.path.isabs(source) or not images.is_dir() or (out / CONFIG_NAME).exists():
+        return
+    place = Path(os.path.realpath(out))
+    if place.is_relative_to(images):
+        where = "is the folder of the images" if place == images else f"lies in the folder of the images, {source}"
+        raise UsageError(f"the output folder {out} {where}; it would be taken for a class", fix="--out ELSEWHERE")
 
 
 def resume_command(folder: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from longtail import data as datasets
 from longtail import tracking
-from longtail.config import RunConfig
+from longtail.config import RunConfig, check_out
 from longtail.data import LongTailData
 from longtail.errors import UsageError
 from longtail.folder import RunFolder
@@ -131,6 +131,7 @@ def train(
     if not isinstance(data, str):
         _check_unasked(config, {**loading, "data_root": data_root})
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
+    check_out(folder.path, config.source)
     target = pick_device(device if runtime is None else runtime.device)
     with joined(target) as world, closing(folder):
         session = Session(config, loaded, folder, world, reporter or SilentReporter())

@@ -6,7 +6,10 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 from longtail.training.loop import DivergedError, InterruptedRunError
+from pictures import make_folder
 
 
 def grid_words(fast, *words):
@@ -99,3 +102,21 @@ def test_unwritable_folder(longtail, fast):
     said = longtail(*grid_words(fast, "--methods", "ce", "--seeds", "1"))
     assert said.status == 1
     assert "cannot be written" in said.err
+
+
+@pytest.mark.parametrize(("verb", "words"), [("compare", ("--methods", "ce", "--seeds", "1")), ("decouple", ())])
+def test_the_usual_folder_is_named_after_the_data_set(longtail, fast, tmp_path, monkeypatch, verb, words):
+    make_folder(tmp_path / "photos.v2", {"red": 6, "green": 5})
+    monkeypatch.setattr(f"longtail.cli.{verb}.run_all", lambda *args, **keywords: [])
+    assert longtail(verb, "photos.v2", *words, *fast, "--json").json["out"] == f"runs/{verb}-photos.v2"
+
+
+@pytest.mark.parametrize("words", [("photos", "--out", "photos/grid"), ("photos", "--out", "photos"), (".",)])
+@pytest.mark.parametrize("verb", ["compare", "decouple"])
+def test_a_grid_within_the_images_is_refused(longtail, fast, tmp_path, monkeypatch, verb, words):
+    make_folder(tmp_path / "photos", {"red": 6, "green": 5})
+    if words == (".",):
+        monkeypatch.chdir(tmp_path / "photos")
+    said = longtail(verb, *words, *fast)
+    assert said.status == 2, said
+    assert "would be taken for a class\n  --out ELSEWHERE\n" in said.err

@@ -15,7 +15,10 @@ from longtail import session
 from longtail.cli import progress
 from longtail.cli.train import Train
 from longtail.config import read_config
+from longtail.errors import UsageError
+from longtail.errors import UsageError
 from longtail.training.budget import BUDGET_FIELDS
+from pictures import make_folder
 
 
 def test_result_is_told_for_people(longtail, fast):
@@ -131,12 +134,14 @@ def test_unknown_or_missing_data(longtail):
 def test_folder_of_another_run_is_kept(longtail, finished, fast):
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     words = ["train", "digits", "--epochs", "2", *fast, "--out", str(finished)]
-    said = longtail(*words, "--method", "bsce")
-    assert said.status == 2
-    assert "method 'bsce' here, 'ce' there" in said.err
-    said = longtail(*words, "--method", "ce")
-    assert said.status == 2
-    assert "already holds this run" in said.err
+    for method in ("bsce", "ce"):
+        said = longtail(*words, "--method", method)
+        assert said.status == 2
+        assert "already holds a run, finished (ce on digits, seed 0)" in said.err
+    with pytest.raises(UsageError, match="method 'bsce' here, 'ce' there"):
+        session.train("digits", "bsce", epochs=2, out=finished)
+    with pytest.raises(UsageError, match="already holds this run, finished"):
+        session.train("digits", "ce", epochs=2, precision="fp32", out=finished)
     said = longtail("train", "--resume", "--out", str(finished), "--seed", "4")
     assert said.status == 2
     assert "seed 4 here, 0 there" in said.err
@@ -274,3 +279,29 @@ def test_help_names_real_fields_of_the_budget():
     listed = (Train.__doc__ or "").partition("(")[2].partition(")")[0]
     names = {word.strip(" ,\n").removeprefix("--").replace("-", "_") for word in listed.split()}
     assert names == BUDGET_FIELDS - {"epochs"}
+
+
+@pytest.mark.parametrize("words", [("photos", "--out", "photos/run"), ("photos", "--out", "photos"), (".",)])
+def test_a_run_within_its_images_is_refused(longtail, fast, tmp_path, monkeypatch, words):
+    make_folder(tmp_path / "photos", {"red": 6, "green": 5})
+    if words == (".",):
+        monkeypatch.chdir(tmp_path / "photos")
+    said = longtail("train", *words, *fast)
+    assert said.status == 2, said
+    assert "would be taken for a class\n  --out ELSEWHERE\n" in said.err
+    with pytest.raises(UsageError, match="in the folder of the images"):
+        session.train(str(tmp_path / "photos"), out=tmp_path / "photos" / "run", device="cpu")
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["green", "red"]
+
+
+def test_a_run_that_lies_within_its_images_already_goes_on(longtail, fast, tmp_path):
+    """Earlier versions trained there; the images are still those that it began with."""
+    folder = make_folder(tmp_path / "photos", {"red": 6, "green": 5})
+    assert longtail("train", "photos", "--epochs", "1", *fast, "--backbone", "small", "--out", "run").status == 0
+    (folder / "runs").mkdir()
+    (tmp_path / "run").rename(folder / "runs" / "first")
+    (folder / "runs" / "first" / "model.safetensors").unlink()
+    said = longtail("train", "--resume", "--out", "photos/runs/first")
+    assert said.status == 0, said
+    assert "runs holds runs and is left out" in said.err
+    assert (folder / "runs" / "first" / "model.safetensors").exists()

@@ -94,6 +94,34 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert [(p.path, p.kind) for p in listing.problems] == [("a/round", "not a file")]
 
 
+RUN = ("config.yaml", "history.jsonl", "metrics.json")
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_of_runs_are_no_classes(tmp_path, split):
+    touch(tmp_path, *(f"{split}{name}" for name in ("a/1.jpg", "b/1.jpg", "b/run/config.yaml", "b/run/history.jsonl")))
+    touch(tmp_path, "test/a/1.jpg") if split else None
+    touch(tmp_path, *(f"runs/{run}/{name}" for run in ("x", "grid/y") for name in RUN), "runs/grid/decoupling.png")
+    listing = read_folder(tmp_path, "x")
+    assert listing.classes == ("a", "b")
+    assert [item.path for item in listing.items if item.split != "test"] == [f"{split}a/1.jpg", f"{split}b/1.jpg"]
+    assert listing.problems == ()
+    assert listing.notes[0] == "runs holds runs and is left out"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        ("c/config.yaml",),
+        ("c/1.jpg", "c/run/config.yaml", "c/run/history.jsonl"),
+        ("c/x/1.jpg", *(f"c/y/{n}" for n in RUN)),
+    ],
+)
+def test_a_folder_that_also_holds_something_else_stays_a_class(tmp_path, made):
+    listing = read_folder(touch(tmp_path, "a/1.jpg", "b/1.jpg", *made), "x")
+    assert listing.classes == ("a", "b", "c")
+
+
 @pytest.mark.parametrize("made", [(), ("a/1.jpg",), ("1.jpg", "2.jpg")])
 def test_a_folder_that_is_no_data_set(tmp_path, made):
     with pytest.raises(LongtailError, match=r"no image found|only one class"):

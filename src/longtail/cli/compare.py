@@ -15,9 +15,9 @@ from tyro.conf import Positional
 
 from longtail.benchmark.table import SCORES, TITLES, Summary, Table, aggregate, signed, to_csv, to_markdown, to_plain
 from longtail.cli.arguments import flags, parse_open
-from longtail.cli.grid import Spread, as_plain, run_all, status
+from longtail.cli.grid import Spread, as_plain, place, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
-from longtail.cli.setup import Setup, Unset, check_data
+from longtail.cli.setup import Setup, Unset, check_data, check_place
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def run(words: Sequence[str]) -> int:
     if arguments.seeds < 1:
         raise UsageError(f"seeds is {arguments.seeds}; it must be at least 1")
     check_data(arguments.data)
-    out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"compare-{Path(arguments.data).stem}"
-    cells, outcomes = _run_grid(arguments, names, options, out)
+    cells, outcomes, out = _run_grid(arguments, names, options)
     table = tabulate(outcomes, names)
     if arguments.json:
         say_json({**to_plain(table), "out": str(out), "runs": [as_plain(outcome) for outcome in outcomes]})
@@ -71,14 +70,16 @@ def run(words: Sequence[str]) -> int:
 
 
 def _run_grid(
-    arguments: Compare, names: Sequence[str], options: dict[str, str], out: Path
-) -> tuple[list[Cell], list[Outcome]]:
+    arguments: Compare, names: Sequence[str], options: dict[str, str]
+) -> tuple[list[Cell], list[Outcome], Path]:
     from longtail import methods
     from longtail.benchmark import grid
 
     methods.check_options(grid.methods_of(names), options, flags(Compare))
+    check_place(arguments.out, arguments.data)
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
+    out = place(arguments.out, "compare", data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)
     cells = grid.plan(data, names, range(arguments.seeds), out, options=asked, source=source, **arguments.request())
     outcomes = run_all(
@@ -89,7 +90,7 @@ def _run_grid(
         quiet=arguments.quiet,
         heard=lambda outcomes: write(tabulate(outcomes, names), outcomes, out),
     )
-    return cells, outcomes
+    return cells, outcomes, out
 
 
 def tabulate(outcomes: Sequence[Outcome], names: Sequence[str]) -> Table:

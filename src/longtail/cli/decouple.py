@@ -13,9 +13,9 @@ from rich.table import Table as RichTable
 from tyro.conf import Positional
 
 from longtail.cli.arguments import flags, parse_open
-from longtail.cli.grid import Spread, as_plain, run_all, status
+from longtail.cli.grid import Spread, as_plain, place, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
-from longtail.cli.setup import Setup, Unset, check_data
+from longtail.cli.setup import Setup, Unset, check_data, check_place
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def run(words: Sequence[str]) -> int:
     if arguments.seeds < 1:
         raise UsageError(f"seeds is {arguments.seeds}; it must be at least 1")
     check_data(arguments.data)
-    out = Path(arguments.out) if arguments.out is not None else Path("runs") / f"decouple-{Path(arguments.data).stem}"
-    cells, outcomes = _run_grid(arguments, options, out)
+    cells, outcomes, out = _run_grid(arguments, options)
     from longtail.benchmark.decoupling import tabulate
 
     study = tabulate(outcomes)
@@ -66,12 +65,14 @@ def run(words: Sequence[str]) -> int:
     return status(outcomes, cells)
 
 
-def _run_grid(arguments: Decouple, options: dict[str, str], out: Path) -> tuple[list[Cell], list[Outcome]]:
+def _run_grid(arguments: Decouple, options: dict[str, str]) -> tuple[list[Cell], list[Outcome], Path]:
     from longtail.benchmark import decoupling
 
     decoupling.check_options(options, flags(Decouple))
+    check_place(arguments.out, arguments.data)
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
+    out = place(arguments.out, "decouple", data)
     asked, source = arguments.asked(options), arguments.source(arguments.data)
     cells = decoupling.plan(data, range(arguments.seeds), out, options=asked, source=source, **arguments.request())
     outcomes = run_all(
@@ -82,7 +83,7 @@ def _run_grid(arguments: Decouple, options: dict[str, str], out: Path) -> tuple[
         quiet=arguments.quiet,
         heard=lambda outcomes: write(decoupling.tabulate(outcomes), outcomes, out),
     )
-    return cells, outcomes
+    return cells, outcomes, out
 
 
 def write(study: Study, outcomes: Sequence[Outcome], out: Path) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtail.cli.output import note
@@ -93,6 +94,11 @@ def duration(text: str) -> float:
     if seconds <= 0:
         raise UsageError(f"time limit {text!r} is no time", fix="write 90s, 9m or 1h30m")
     return float(seconds)
+
+
+def place(out: str | None, verb: str, data: LongTailData) -> Path:
+    """Return the folder of a grid: the one that was asked for, or one under runs/ named after the data set."""
+    return Path("runs") / f"{verb}-{data.name}" if out is None else Path(out)
 
 
 def run_all(

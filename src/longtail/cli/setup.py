@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from tyro.conf import arg
 
 from longtail.cli.loading import say_origin, telling
+from longtail.config import check_out
 from longtail.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -40,6 +41,16 @@ def check_data(name: str) -> None:
         raise UsageError(f"{name}: no such folder or file", fix=fix)
     error = unknown_name("data set", name, DATA_SETS)
     raise UsageError(f"{error.message}, and no folder or file is called so", fix=error.fix)
+
+
+def check_place(out: str | None, name: str) -> None:
+    """Refuse an output folder, or the default one, within the images, before these are read.
+
+    Raises:
+        UsageError: It lies there.
+    """
+    source = None if name in DATA_SETS else os.path.abspath(Path(name).expanduser())
+    check_out(Path("runs" if out is None else out), source)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.output import note, percent, say, say_json, say_table
 from longtail.cli.progress import shown
-from longtail.cli.setup import Setup, Unset, check_data
+from longtail.cli.setup import Setup, Unset, check_data, check_place
 from longtail.config import CONFIG_NAME, RunConfig, read_config, resume_command
 from longtail.errors import LongtailError, UsageError
 
@@ -68,6 +68,7 @@ def run(words: Sequence[str]) -> int:
     from longtail import methods
 
     methods.check_options([arguments.method], asked, flags(Train))
+    check_place(arguments.out, arguments.data or "digits")
     result = _train(arguments, asked)
     if arguments.json:
         say_json({**result.metrics, "path": str(result.path)})

@@ -12,10 +12,15 @@ from longtail.data.problems import Problem
 from longtail.errors import LongtailError, UsageError
 
 _IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_RUN_FILES = ("config.yaml", "history.jsonl")
+_GRID_PICTURES = frozenset({"decoupling.png"})
+_DEPTH_OF_RUNS = 3  # runs/GRID/RUN
 
 
 def read_folder(folder: Path, name: str) -> Listing:
     """List the files of a folder of class folders; each class folder is searched to any depth.
+
+    Run folders, and folders that hold nothing else, are left out: who trains where the images are has them there.
 
     Where one of its folders is called ``train`` and the others are splits too (``val``, ``valid``, ``validation``,
     ``test`` ...), the class folders are one level further down. A folder ``train`` beside class folders only, or with
@@ -45,7 +50,8 @@ def read_folder(folder: Path, name: str) -> Listing:
         tree.report_loose_files(part)
     if "" not in splits:
         tree.report_loose_files("")
-    return Listing(name, folder, folder, class_order(classes), tuple(items), tuple(problems))
+    notes = tuple(f"{inside} holds runs and is left out" for inside in tree.runs)
+    return Listing(name, folder, folder, class_order(classes), tuple(items), tuple(problems), notes)
 
 
 def _splits(folder: Path, tree: _Tree, top: list[str]) -> dict[str, str]:
@@ -79,9 +85,13 @@ def files_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
 
 
 class _Tree:
-    """The folders and files below a root, in sorted order, hidden ones left out; what cannot be read is reported."""
+    """The folders and files below a root, in sorted order, hidden ones and runs left out.
+
+    What cannot be read is reported; ``runs`` has the folders of runs that were met, as keys.
+    """
 
     def __init__(self, root: Path, problems: list[Problem]) -> None:
+        self.runs: dict[str, None] = {}
         self._root = root
         self._problems = problems
 
@@ -92,7 +102,9 @@ class _Tree:
         except OSError as error:
             self._problems.append(Problem(inside or ".", "no access", error.strerror or str(error)))
             return None
-        return sorted(found, key=lambda entry: entry.name)
+        runs = {entry.name for entry in found if _is_folder(entry) and _holds_runs(entry.path)}
+        self.runs |= dict.fromkeys(os.path.join(inside, name) for name in sorted(runs))
+        return sorted((entry for entry in found if entry.name not in runs), key=lambda entry: entry.name)
 
     def folders(self, inside: str) -> list[str] | None:
         """Return the names of the folders directly inside one, or None where it cannot be read."""
@@ -134,6 +146,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
+
+
+def _holds_runs(folder: str, depth: int = _DEPTH_OF_RUNS) -> bool:
+    """Return whether a folder is a run's, or holds such folders, and no others and no images."""
+    if all(os.path.isfile(os.path.join(folder, name)) for name in _RUN_FILES):
+        return True
+    found = False
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_folder(entry):
+                    if depth == 1 or not _holds_runs(entry.path, depth - 1):
+                        return False
+                    found = True
+                elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.name not in _GRID_PICTURES:
+                    return False
+    except OSError:
+        return False
+    return found
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
