@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from longtail import Run, report
 from longtail.cli.figure import NAMES
 from longtail.cli.figures import KINDS
 from longtail.cli.main import main
+from pictures import make_folder
 
 FAST = ("--precision", "fp32", "--threads", "1", "--compile", "off", "--device", "cpu", "--quiet")
 RUNS = {
@@ -21,17 +23,23 @@ RUNS = {
     "fused": ("ride+h2t", {}),
     "routed": ("ride+ea", {}),
     "other": ("crt+h2t", {"imbalance": 10}),
+    "fast": ("ce+mixup", {"lr": 0.5}),
+    "quick": ("ce+mixup", {"protocol": "quick"}),
+    "long": ("ce+mixup", {"epochs": 4}),
+    "seed": ("ce+mixup", {"seed": 1}),
+    "steep": ("crt+h2t", {"p": 0.0, "lr": 0.5}),
+    "again": ("ce+mixup", {}),
 }
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Finished runs of three epochs by name; not to be written to."""
+    """Finished runs of three epochs or so by name; not to be written to."""
     out = tmp_path_factory.mktemp("runs")
     for name, (method, options) in RUNS.items():
-        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        words = [word for key, value in {"epochs": 3, **options}.items() for word in (f"--{key}", str(value))]
         folder = out / name
-        assert main(["train", "digits", "--method", method, "--epochs", "3", *words, *FAST, "--out", str(folder)]) == 0
+        assert main(["train", "digits", "--method", method, *words, *FAST, "--out", str(folder)]) == 0
     return {name: str(out / name) for name in RUNS}
 
 
@@ -93,6 +101,12 @@ def test_the_two_lists_of_pictures_are_one_and_the_help_names_them(longtail):
         (("ratio", "half", "other"), 2, "trained on another set"),
         (("boundary", "half", "other"), 2, "trained on another set"),
         (("groups", "half", "other"), 2, "trained on another set"),
+        (("groups", "mix", "quick"), 2, "has protocol quick"),
+        (("gain", "half", "long"), 2, "has epochs 4"),
+        (("groups", "mix", "again"), 2, "of one seed, 0"),
+        (("gain", "half", "mix", "again"), 2, "of one seed, 0"),
+        (("gain", "half", "mix", "fast"), 2, "differ in more than their seed: ce+mixup (lr 0.1) and ce+mixup (lr 0.5)"),
+        (("ratio", "half", "steep"), 2, "differ in more than p and seed"),
         (("boundary", "ncm"), 2, "not linear in the features"),
         (("boundary", "half", "--expert", "2"), 2, "there is no expert 2"),
         (("boundary", "half", "--classes", "0"), 2, "takes two classes"),
@@ -123,3 +137,24 @@ def test_an_unfinished_run_is_named(longtail, unfinished):
     said = longtail("figure", "groups", str(unfinished))
     assert said.status == 1
     assert "is not finished" in said.err
+
+
+def test_only_seeds_of_one_configuration_are_averaged(longtail, runs, monkeypatch):
+    drawn = []
+    bars = report.shot_group_bars
+    monkeypatch.setattr(report, "shot_group_bars", lambda rows: drawn.append(rows) or bars(rows))
+    assert longtail("figure", "groups", *(runs[name] for name in ("mix", "fast", "seed"))).status == 0
+    base = f"{Run(runs['mix']).config.budget['lr']}"
+    assert [row["method"] for row in drawn[0]] == [f"ce+mixup (lr {lr})" for lr in (base, 0.5, base)]
+
+
+def test_the_boundary_is_that_of_a_rare_class_with_test_images(longtail, fast, tmp_path):
+    make_folder(tmp_path / "photos", {"red": 12, "green": 8, "once": 1})
+    words = ("--method", "ce", "--epochs", "1", "--backbone", "small", *fast)
+    assert longtail("train", "photos", *words, "--out", "run").status == 0
+    said = longtail("figure", "boundary", "run")
+    assert said.status == 0, said
+    said = longtail("figure", "boundary", "run", "--classes", "red,once")
+    assert said.status == 2
+    assert "class 'once' of photos has no test image" in said.err
+    assert "--classes HEAD,TAIL" in said.err

@@ -50,7 +50,7 @@ def test_nothing_to_draw_is_said():
     features, (weight, _), rare = draws()
     with pytest.raises(ValueError, match="one model or two"):
         decision_boundary([], ("a", "b"))
-    with pytest.raises(ValueError, match="no train images of one"):
+    with pytest.raises(ValueError, match="no train images of class 'a'"):
         decision_boundary([TwoClasses("ce", weight, 0.0, {"train": (features, rare | True)})], ("a", "b"))
     with pytest.raises(ValueError, match="same weight"):
         boundary_plane([np.zeros(16)], features)

@@ -23,6 +23,16 @@ def test_bars_show_mean_and_spread_over_seeds_and_leave_empty_groups_out():
     assert high - low == pytest.approx(2 * np.std([10, 14], ddof=1))
 
 
+def test_of_one_seed_no_spread_is_drawn():
+    axes = shot_group_bars([metrics("ce (lr 0.1)", [], many=90.0, medium=50.0, few=10.0)]).axes[0]
+    bars = [container.errorbar for container in axes.containers if hasattr(container, "patches")]
+    drawn = [cap.get_ydata() for bar in bars for cap in bar.lines[1]]
+    drawn += [segment for bar in bars for segment in bar.lines[2][0].get_segments()]
+    assert len(bars) == 3
+    assert not any(np.isfinite(np.asarray(values, dtype=float)).any() for values in drawn)
+    assert axes.get_xticklabels()[0].get_text() == "ce\n(lr 0.1)"
+
+
 def test_gain_is_the_difference_of_seed_means_at_each_class_count():
     run = [metrics("bsce", [80.0, 70.0, None]), metrics("bsce", [90.0, 60.0, None])]
     axes = per_class_gain(run, [metrics("ce", [95.0, 50.0, None])]).axes[0]

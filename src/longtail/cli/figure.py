@@ -46,7 +46,8 @@ class Figure:
     out: Unset[str] = None
     """The file; its ending says the format (default: NAME.png)"""
     classes: Unset[str] = None
-    """boundary: a frequent and a rare class, as names or numbers with a comma between (default: largest, smallest)"""
+    """boundary: a frequent and a rare class, as names or numbers with a comma between (default: largest, smallest
+    with test images)"""
     expert: int = 1
     """boundary and forces: which expert, for runs that have several"""
     p: Unset[float] = None

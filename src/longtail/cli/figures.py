@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure as Picture
+from numpy.typing import NDArray
 
 from longtail import methods, report
 from longtail.cli.experts import logits_with_experts
+from longtail.config import RunConfig
 from longtail.errors import UsageError
 from longtail.evaluation import expert_agreement
 from longtail.losses import virtual_examples
 from longtail.report.measure import class_features, classifier_of, data_of
+from longtail.report.sections.study import labels_of
 from longtail.run import Run
 
 
@@ -24,7 +27,8 @@ class Choices:
     """What a person may choose beside the runs.
 
     Attributes:
-        classes: A frequent and a rare class, by name or number; None takes the largest and the smallest.
+        classes: A frequent and a rare class, by name or number; None takes the largest and the smallest of
+            those with test images.
         expert: 1-based number of the expert whose features and classifier are looked at.
         p: Share of overwritten channels; None takes the last run's.
         data_root: Folder of the data sets; None takes the usual one.
@@ -40,20 +44,25 @@ class Choices:
 
 def ratio(runs: Sequence[Run], choices: Choices) -> Picture:
     """Accuracy of each shot group against H2T's p, over runs that differ in p (and seed)."""
-    _same_data(runs)
-    sweep: dict[float, list[report.Metrics]] = {}
+    _same_protocol(runs)
+    sweep: dict[float, list[Run]] = {}
     for run in runs:
-        sweep.setdefault(_ratio_of(run), []).append(run.metrics)
+        sweep.setdefault(_ratio_of(run), []).append(run)
     bases = {run.config.method for run in runs}
     if len(bases) > 1:
         raise UsageError(f"the runs are of several methods: {', '.join(sorted(bases))}", fix="give runs of one method")
-    return report.ratio_sweep(sweep)
+    others = [replace(run.config, options={**run.config.options, "h2t.p": None}) for run in runs]
+    _one_configuration(others, "p and seed")
+    for members in sweep.values():
+        _distinct_seeds(members)
+    return report.ratio_sweep({p: [run.metrics for run in members] for p, members in sweep.items()})
 
 
 def boundary(runs: Sequence[Run], choices: Choices) -> Picture:
     """Images of a frequent and a rare class in the plane of one or two classifiers, train beside test."""
-    head, tail = _two_classes(runs[0], choices.classes)
     data = data_of(runs[0], choices.data_root)
+    tested = np.bincount(data.test.targets.numpy(), minlength=data.num_classes)
+    head, tail = _two_classes(runs[0], choices.classes, tested)
     models = []
     for run in runs:
         classifier = classifier_of(run, choices.expert)
@@ -100,22 +109,28 @@ def experts(runs: Sequence[Run], choices: Choices) -> Picture:
 
 def groups(runs: Sequence[Run], choices: Choices) -> Picture:
     """Accuracy of many-, medium- and few-shot classes by method, with the spread over seeds."""
-    _same_data(runs)
-    return report.shot_group_bars([run.metrics for run in runs])
+    _same_protocol(runs)
+    labels = labels_of([run.config for run in runs])
+    for label in set(labels):
+        _distinct_seeds([run for run, own in zip(runs, labels, strict=True) if own == label])
+    return report.shot_group_bars([{**run.metrics, "method": own} for run, own in zip(runs, labels, strict=True)])
 
 
 def gain(runs: Sequence[Run], choices: Choices) -> Picture:
     """What each class gains by the first run's method over the second run's, seeds averaged."""
-    _same_data(runs)
+    _same_protocol(runs)
     first = runs[0].config.method
-    own = [run.metrics for run in runs if run.config.method == first]
+    own = [run for run in runs if run.config.method == first]
     others = [run for run in runs if run.config.method != first]
     if len({run.config.method for run in others}) != 1:
         raise UsageError(
             f"gain compares two methods, and these runs are of {len({run.config.method for run in runs})}",
             fix="give runs of the method first, then those of the baseline",
         )
-    return report.per_class_gain(own, [run.metrics for run in others])
+    for members in (own, others):
+        _one_configuration([run.config for run in members], "their seed")
+        _distinct_seeds(members)
+    return report.per_class_gain([run.metrics for run in own], [run.metrics for run in others])
 
 
 def weights(runs: Sequence[Run], choices: Choices) -> Picture:
@@ -205,14 +220,66 @@ def _same_data(runs: Sequence[Run]) -> None:
             )
 
 
-def _two_classes(run: Run, given: tuple[str, str] | None) -> tuple[int, int]:
-    """Return the numbers of the frequent and the rare class."""
-    counts = np.asarray(run.task.class_counts)
+def _same_protocol(runs: Sequence[Run]) -> None:
+    """Refuse runs on different training sets, or trained by different rules."""
+    _same_data(runs)
+    first = runs[0]
+    for name in ("protocol", "epochs"):
+        for run in runs[1:]:
+            if run.metrics[name] != first.metrics[name]:
+                raise UsageError(
+                    f"{run.path} has {name} {run.metrics[name]}, {first.path} has {first.metrics[name]}; one picture "
+                    "takes runs that were trained alike",
+                    fix="draw one picture for each",
+                )
+
+
+def _one_configuration(configs: Sequence[RunConfig], what: str) -> None:
+    """Refuse runs of one method that differ in more than ``what``, over which they are averaged."""
+    labels = list(dict.fromkeys(labels_of(configs)))
+    if len(labels) > 1:
+        raise UsageError(
+            f"the runs of {configs[0].method} differ in more than {what}: {' and '.join(labels)}",
+            fix="give those of one configuration",
+        )
+
+
+def _distinct_seeds(runs: Sequence[Run]) -> None:
+    """Refuse to count a seed of one configuration twice."""
+    seen: dict[int, Run] = {}
+    for run in runs:
+        other = seen.setdefault(run.config.seed, run)
+        if other is not run:
+            raise UsageError(
+                f"{other.path} and {run.path} are of one configuration and of one seed, {run.config.seed}",
+                fix="give one of each seed",
+            )
+
+
+def _two_classes(run: Run, given: tuple[str, str] | None, tested: NDArray[np.int64]) -> tuple[int, int]:
+    """Return the numbers of the frequent and the rare class.
+
+    Args:
+        run: A run.
+        given: How they were named; None takes the largest and the smallest of those with test images.
+        tested: Test images of each class, (C,).
+    """
+    counts, names = np.asarray(run.task.class_counts), run.task.class_names
     if given is None:
-        return int(counts.argmax()), len(counts) - 1 - int(counts[::-1].argmin())
+        with_images = np.flatnonzero(tested)
+        if len(with_images) < 2:
+            raise UsageError(f"{run.task.name} has test images of {len(with_images)} class(es); a boundary needs two")
+        order = with_images[np.argsort(-counts[with_images], kind="stable")]
+        return int(order[0]), int(order[-1])
     head, tail = (_class_number(run, word) for word in given)
     if head == tail:
         raise UsageError(f"--classes names class {given[0]} twice; it takes a frequent and a rare class")
+    for number in (head, tail):
+        if not tested[number]:
+            raise UsageError(
+                f"class {names[number]!r} of {run.task.name} has no test image, and the picture shows some of both",
+                fix="--classes HEAD,TAIL with classes that have; without it, the rarest of those is taken",
+            )
     return head, tail
 
 

@@ -78,7 +78,8 @@ def decision_boundary(models: Sequence[TwoClasses], names: tuple[str, str]) -> F
     for model in models:
         for name, (_, rare) in model.features.items():
             if rare.all() or not rare.any():
-                raise ValueError(f"decision_boundary: {model.title} has no {name} images of one of the classes")
+                missing = names[0] if rare.all() else names[1]
+                raise ValueError(f"decision_boundary: {model.title} has no {name} images of class {missing!r}")
     everything = np.concatenate([features for model in models for features, _ in model.features.values()])
     plane = boundary_plane([model.weight for model in models], everything)
     points = everything @ plane.T

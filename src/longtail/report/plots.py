@@ -49,12 +49,12 @@ def shot_group_bars(rows: Sequence[Metrics], axes: Axes | None = None) -> Figure
             np.arange(len(methods)) + (k - (len(groups) - 1) / 2) * width,
             [np.mean(v) for v in values],
             width,
-            yerr=[np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values],
+            yerr=[np.std(v, ddof=1) if len(v) > 1 else np.nan for v in values],  # NaN: nothing is drawn
             capsize=2,
             label=group,
             color=COLOURS[group],
         )
-    axes.set_xticks(np.arange(len(methods)), methods)
+    axes.set_xticks(np.arange(len(methods)), [method.replace(" (", "\n(") for method in methods])
     axes.set_ylabel("accuracy (%)")
     axes.legend(title="classes", ncols=len(groups), frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return figure_of(axes)

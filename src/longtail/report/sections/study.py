@@ -153,10 +153,9 @@ def make_study(runs: Sequence[Run]) -> Study:
     if not runs:
         raise UsageError("a report needs at least one run")
     together: dict[str, list[Run]] = {}
-    for run in runs:
-        together.setdefault(_key(run.config), []).append(run)
-    labels = _labels([members[0].config for members in together.values()])
-    labelled = list(zip(labels, together.values(), strict=True))
+    for run, label in zip(runs, labels_of([run.config for run in runs]), strict=True):
+        together.setdefault(label, []).append(run)
+    labelled = list(together.items())
     base = next((label for label, members in labelled if members[0].config.method == BASELINE), BASELINE)
     # Checked before the answers are read, which takes longer.
     table = aggregate(({**r.metrics, "method": label} for label, group in labelled for r in group), baseline=base)
@@ -165,6 +164,15 @@ def make_study(runs: Sequence[Run]) -> Study:
         ordered = tuple(sorted(members, key=lambda run: run.config.seed))
         entries.append(Entry(number, label, ordered, tuple(read_answers(run) for run in ordered)))
     return Study(tuple(entries), table, next((e for e in entries if e.label == base), None))
+
+
+def labels_of(configs: Sequence[RunConfig]) -> list[str]:
+    """Return for each run its method and what tells it from others of that method; those of seeds are the same."""
+    firsts: dict[str, RunConfig] = {}
+    for config in configs:
+        firsts.setdefault(_key(config), config)
+    labels = dict(zip(firsts, _labels(list(firsts.values())), strict=True))
+    return [labels[_key(config)] for config in configs]
 
 
 def _key(config: RunConfig) -> str:
