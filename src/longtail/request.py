@@ -24,6 +24,10 @@ from longtail.training.budget import Budget, Context, augmentation_for, budget_f
 from longtail.training.frozen import frozen
 from longtail.training.recipe import Recipe, Shape
 
+_MADE_UP_CLASSES = (1000, 20_000)  # at least and at most
+_MADE_UP_LARGEST = 500
+_PLENTY = 1_000_000  # images, for which no batch size is made smaller
+
 
 @dataclass(frozen=True)
 class Task:
@@ -148,26 +152,9 @@ def make_config(
     Raises:
         UsageError: A name or value is wrong.
     """
-    name = methods.canonical(method)
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; it must be at least 0")
-    if weights not in (NO_WEIGHTS, IMAGENET):
-        weights = Path(weights).absolute()
-    if freeze_backbone and protocol == "published":
-        raise UsageError("nobody published numbers with a frozen backbone", fix="use --protocol common or quick")
-    start = start_of(weights, freeze_backbone=freeze_backbone)
-    budget, rest = _budget(data, name, protocol, start, options)
-    parts = methods.parse(name)
-    arguments = assign([methods.part_options(part) for part in parts], rest, also=[f.name for f in fields(Budget)])
-    given = {
-        f"{part}.{key}": value for part, chosen in zip(parts, arguments, strict=True) for key, value in chosen.items()
-    }
-    if teacher is not None and not methods.takes_teacher(name):
-        known = ", ".join(part for part in methods.names() if methods.takes_teacher(part))
-        raise UsageError(f"{name} learns from no teacher", fix=f"leave --teacher out; methods that take one: {known}")
+    name, start = _checked(method, protocol, seed, eval_every, teacher, weights, freeze_backbone=freeze_backbone)
+    budget, given = _settled(data.name, len(data.train), name, protocol, start, options)
     every = _usual_gap(budget.epochs, data, frozen=freeze_backbone) if eval_every is None else eval_every
-    if every < 1:
-        raise UsageError(f"eval_every is {every}; it must be at least 1 epoch")
     return RunConfig(
         dataset=data.name,
         method=name,
@@ -186,10 +173,103 @@ def make_config(
         source=None if data.origin is None else data.origin.path,
         fingerprint=None if data.origin is None else data.origin.fingerprint,
         image_size=None if data.origin is None else data.origin.image_size,
-        weights=str(weights),
+        weights=str(weights if weights in (NO_WEIGHTS, IMAGENET) else Path(weights).absolute()),
         freeze_backbone=freeze_backbone,
         crop_size=_crop(data, crop_size),
     )
+
+
+def rehearse(
+    dataset: str,
+    method: str,
+    *,
+    protocol: str = "common",
+    seed: int = 0,
+    eval_every: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    teacher: str | Path | None = None,
+    weights: str | Path = NO_WEIGHTS,
+    freeze_backbone: bool = False,
+    dev_per_class: int = 0,
+) -> None:
+    """Find what is wrong with a request whatever its data are, before these are read.
+
+    The recipe is built on a made-up task with more classes than an option may count, so that nothing is refused that
+    real data allow; what depends on the data is found by `make_config` and `build_recipe`.
+
+    Args:
+        dataset: Name of the data set, on which budgets and augmentation depend.
+        method: ``METHOD+MODIFIER+...``.
+        protocol: As for `make_config`; likewise the next seven.
+        seed: Training seed.
+        eval_every: Epochs between looks at the test set.
+        options: Fields of the budget and options of the method.
+        teacher: A run to learn from; it is not read.
+        weights: What the backbone starts from; not read.
+        freeze_backbone: Whether it stays so.
+        dev_per_class: Images per class that shall be held out.
+
+    Raises:
+        UsageError: A name or value is wrong, or the parts of the method do not fit together.
+    """
+    name, start = _checked(method, protocol, seed, eval_every, teacher, weights, freeze_backbone=freeze_backbone)
+    budget, given = _settled(dataset, _PLENTY, name, protocol, start, options or {})
+    least, most = _MADE_UP_CLASSES
+    classes = min(max(least, sum(value for value in given.values() if isinstance(value, int))), most)
+    mean, std = (0.5,) * 3, (0.25,) * 3
+    context = Context(
+        class_counts=tuple(round(_MADE_UP_LARGEST ** (1 - k / (classes - 1))) for k in range(classes)),
+        protocol=protocol,
+        budget=budget,
+        augment=augmentation_for(dataset, mean, std),
+        plain=photos.test_transforms(None, Normalize(mean, std)),
+        dev_per_class=dev_per_class,
+        dataset=dataset,
+    )
+    recipe = methods.build(name, context, given)
+    if freeze_backbone:
+        frozen(recipe, name, context)
+
+
+def _checked(
+    method: str,
+    protocol: str,
+    seed: int,
+    eval_every: int | None,
+    teacher: str | Path | None,
+    weights: str | Path,
+    *,
+    freeze_backbone: bool,
+) -> tuple[str, photos.Start]:
+    """Check what is plainly right or wrong; return the method's canonical name, and what the run begins with.
+
+    Raises:
+        UsageError: A name or value is wrong.
+    """
+    name = methods.canonical(method)
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; it must be at least 0")
+    if eval_every is not None and eval_every < 1:
+        raise UsageError(f"eval_every is {eval_every}; it must be at least 1 epoch")
+    if freeze_backbone and protocol == "published":
+        raise UsageError("nobody published numbers with a frozen backbone", fix="use --protocol common or quick")
+    if teacher is not None and not methods.takes_teacher(name):
+        known = ", ".join(part for part in methods.names() if methods.takes_teacher(part))
+        raise UsageError(f"{name} learns from no teacher", fix=f"leave --teacher out; methods that take one: {known}")
+    return name, start_of(weights, freeze_backbone=freeze_backbone)
+
+
+def _settled(
+    dataset: str, images: int, name: str, protocol: str, start: photos.Start, options: Mapping[str, Any]
+) -> tuple[Budget, dict[str, Any]]:
+    """Return the budget, and the method's options that were given by ``part.name``, each of its type."""
+    budget, rest = _budget(dataset, images, name, protocol, start, options)
+    parts = methods.parse(name)
+    arguments = assign([methods.part_options(part) for part in parts], rest, also=[f.name for f in fields(Budget)])
+    given = {
+        f"{part}.{key}": value for part, chosen in zip(parts, arguments, strict=True) for key, value in chosen.items()
+    }
+    return budget, given
 
 
 def _crop(data: LongTailData, asked: int | None) -> int | None:
@@ -223,16 +303,16 @@ def usual_budget(dataset: str, method: str, protocol: str, start: photos.Start =
 
 
 def _budget(
-    data: LongTailData, method: str, protocol: str, start: photos.Start, options: Mapping[str, Any]
+    dataset: str, images: int, method: str, protocol: str, start: photos.Start, options: Mapping[str, Any]
 ) -> tuple[Budget, dict[str, Any]]:
     """Return the protocol's budget with the changes among the options, and the options that are not the budget's."""
     hints = typing.get_type_hints(Budget)
     changes = {k.replace("-", "_"): v for k, v in options.items() if k.replace("-", "_") in hints}
     changes = {k: convert(k, v, hints[k]) for k, v in changes.items() if v is not None}
     rest = {k: v for k, v in options.items() if k.replace("-", "_") not in hints}
-    budget = usual_budget(data.name, method, protocol, start)
-    if family(data.name) == "photos" and "batch_size" not in changes:
-        batch = photos.batch_for(budget.batch_size, len(data.train))
+    budget = usual_budget(dataset, method, protocol, start)
+    if family(dataset) == "photos" and "batch_size" not in changes:
+        batch = photos.batch_for(budget.batch_size, images)
         budget = replace(budget, batch_size=batch, lr=budget.lr * batch / budget.batch_size)
     if "epochs" in changes:
         budget = budget.scaled(changes["epochs"])

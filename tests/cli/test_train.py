@@ -16,7 +16,6 @@ from longtail.cli import progress
 from longtail.cli.train import Train
 from longtail.config import read_config
 from longtail.errors import UsageError
-from longtail.errors import UsageError
 from longtail.training.budget import BUDGET_FIELDS
 from pictures import make_folder
 

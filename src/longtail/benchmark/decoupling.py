@@ -69,19 +69,31 @@ def plan(
     Raises:
         UsageError: An option is unknown or the grid's own, or a folder holds another run.
     """
-    given = {key.replace("-", "_"): value for key, value in (options or {}).items()}
-    check_options(given)
+    runs = runs_of(options or {})
     place = source or Source(data.name, data.imbalance, data.profile, data.subset_seed)
 
     def requests() -> Iterable[Request]:
         for seed in seeds:
-            for method, own in _runs():
-                shared = {key: value for key, value in given.items() if key in methods.option_names(method)}
-                chosen = {**shared, **own}
+            for method, chosen in runs:
                 config = make_config(data, method, seed=seed, options=chosen, **{**USUAL_REQUEST, **request})
                 yield Request(config, build_recipe(config, task_of(config, data)), place)
 
     return arrange(requests(), out)
+
+
+def runs_of(options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the method and all options of the twelve runs of a seed.
+
+    Raises:
+        UsageError: An option is unknown or the grid's own.
+    """
+    given = {key.replace("-", "_"): value for key, value in options.items()}
+    check_options(given)
+    chosen = []
+    for method, own in _runs():
+        known = methods.option_names(method)
+        chosen.append((method, {**{key: value for key, value in given.items() if key in known}, **own}))
+    return chosen
 
 
 def _runs() -> list[tuple[str, dict[str, str]]]:

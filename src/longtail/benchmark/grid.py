@@ -162,7 +162,7 @@ def plan(
         UsageError: A name, value or combination is wrong, or a folder holds another run.
     """
     wanted = methods_of(names)
-    shares = _shares(wanted, options or {})
+    shares = shares_of(wanted, options or {})
     asked = {**USUAL_REQUEST, **request}
     configs = {
         (name, seed): make_config(data, name, seed=seed, options=shares[name], **asked)
@@ -262,7 +262,7 @@ def methods_of(names: Sequence[str]) -> list[str]:
     return [BASELINE, *(name for name in wanted if name != BASELINE)]
 
 
-def _shares(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def shares_of(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Give every method the options that it has.
 
     Raises:

@@ -14,6 +14,7 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from longtail.benchmark.table import SCORES, TITLES, Summary, Table, aggregate, signed, to_csv, to_markdown, to_plain
+from longtail.cli import early
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.grid import Spread, as_plain, place, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
@@ -75,8 +76,12 @@ def _run_grid(
     from longtail import methods
     from longtail.benchmark import grid
 
-    methods.check_options(grid.methods_of(names), options, flags(Compare))
+    wanted = grid.methods_of(names)
+    methods.check_options(wanted, options, flags(Compare))
     check_place(arguments.out, arguments.data)
+    early.check_request(arguments, arguments.data, grid.shares_of(wanted, arguments.asked(options)).items())
+    if arguments.ray is None:  # on a cluster, the machine is another
+        early.check_machine(arguments.device, arguments.threads, jobs=arguments.jobs, quiet=arguments.quiet)
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     out = place(arguments.out, "compare", data)

@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table as RichTable
 from tyro.conf import Positional
 
+from longtail.cli import early
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.grid import Spread, as_plain, place, run_all, status
 from longtail.cli.output import is_main, say, say_json, say_table
@@ -70,6 +71,9 @@ def _run_grid(arguments: Decouple, options: dict[str, str]) -> tuple[list[Cell],
 
     decoupling.check_options(options, flags(Decouple))
     check_place(arguments.out, arguments.data)
+    early.check_request(arguments, arguments.data, decoupling.runs_of(arguments.asked(options)))
+    if arguments.ray is None:  # on a cluster, the machine is another
+        early.check_machine(arguments.device, arguments.threads, jobs=arguments.jobs, quiet=arguments.quiet)
     machine = arguments.share(**arguments.machine())
     data = arguments.load_data(arguments.data)
     out = place(arguments.out, "decouple", data)

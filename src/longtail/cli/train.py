@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from longtail.cli import early
 from longtail.cli.arguments import flags, parse_open
 from longtail.cli.output import note, percent, say, say_json, say_table
 from longtail.cli.progress import shown
@@ -69,12 +70,23 @@ def run(words: Sequence[str]) -> int:
 
     methods.check_options([arguments.method], asked, flags(Train))
     check_place(arguments.out, arguments.data or "digits")
+    _check_early(arguments, asked)
     result = _train(arguments, asked)
     if arguments.json:
         say_json({**result.metrics, "path": str(result.path)})
     else:
         _show(result)
     return 0
+
+
+def _check_early(arguments: Train, options: Mapping[str, Any]) -> None:
+    """Find what is wrong whatever the data are; of a run that goes on, only its folder and the machine can be."""
+    early.check_free(arguments.out, resume=arguments.resume)
+    if not arguments.resume:
+        run = (arguments.method, arguments.asked(options))
+        others = {"teacher": arguments.teacher, "stage1": arguments.stage1}
+        early.check_request(arguments, arguments.data or "digits", [run], seed=arguments.seed, **others)
+    early.check_machine(arguments.device, arguments.threads, quiet=arguments.quiet)
 
 
 def _begun(folder: str | Path) -> bool:

@@ -290,9 +290,15 @@ def build(name: str, context: Context, given: Mapping[str, Any] | None = None) -
     known = part_options(parts[0])
     arguments = assign([known, *(part_options(mod) for mod in parts[1:])], given or {})
     presets = {k: v for mod in parts[1:] for k, v in MODIFIERS[mod].presets.items() if k in known}
-    recipe = _made(parts[0], METHODS[parts[0]].function, context, **{**presets, **arguments[0]})
-    for number, mod in enumerate(parts[1:], 1):
-        recipe = _made(mod, MODIFIERS[mod].function, recipe, context, **arguments[number])
+    try:
+        recipe = _made(parts[0], METHODS[parts[0]].function, context, **{**presets, **arguments[0]})
+        for number, mod in enumerate(parts[1:], 1):
+            recipe = _made(mod, MODIFIERS[mod].function, recipe, context, **arguments[number])
+    except UsageError as error:
+        full = "+".join(parts)
+        if error.message.split()[0].rstrip(":") in (full, parts[0]):
+            raise
+        raise UsageError(f"{full}: {error.message}", fix=error.fix) from error  # of several methods, this one
     return recipe
 
 

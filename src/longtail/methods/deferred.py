@@ -72,7 +72,9 @@ def switch_epoch(epochs: int, start: float) -> int:
     switch = round(start * epochs)
     if not 0 < switch < epochs:
         raise UsageError(
-            f"{epochs} epochs leave no room for a switch at {start:.0%} of the training", fix="use more epochs"
+            f"{epochs} {'epoch leaves' if epochs == 1 else 'epochs leave'} no room for a switch at {start:.0%} of the "
+            "training",
+            fix="use more epochs",
         )
     return switch
 

@@ -106,7 +106,16 @@ def build_backbone(name: str, in_channels: int = 3, *, reduced: bool = False) ->
         if reduced:
             raise UsageError(f"{name} has no narrower form", fix="use --reduced false, or a backbone of the core")
         return TimmBackbone(name, in_channels)
+    check_backbone(name)
     table = PHOTO_BACKBONES if name in PHOTO_BACKBONES else BACKBONES
-    if name not in table:
-        raise unknown_name("backbone", name, [*BACKBONES, *PHOTO_BACKBONES, f"{TIMM}NAME"])
     return table[name](in_channels, reduced=True) if reduced else table[name](in_channels)
+
+
+def check_backbone(name: str) -> None:
+    """Refuse the name of a backbone that there is none of; whether timm has one is known only when it is built.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if not name.startswith((FEATURES, TIMM)) and name not in {*BACKBONES, *PHOTO_BACKBONES}:
+        raise unknown_name("backbone", name, [*BACKBONES, *PHOTO_BACKBONES, f"{TIMM}NAME"])

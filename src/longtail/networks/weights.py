@@ -86,18 +86,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         LongtailError: The file is missing, damaged, or holds no finite tensors by name.
     """
-    if path.is_dir():
-        path = path / "model.safetensors"
+    path = file_of_weights(path)
     try:
         content = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except FileNotFoundError:
-        raise LongtailError(
-            f"there is no file {path} with weights", fix="--weights takes none, imagenet or the path of a file"
-        ) from None
     except pickle.UnpicklingError:
         raise LongtailError(
             f"{path} is no file of tensors: it holds other Python objects, which are not loaded, or is damaged",
@@ -107,6 +102,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LongtailError(f"{path} cannot be read as weights: {reason}") from error
     return _tensors(content, path)
+
+
+def file_of_weights(path: Path) -> Path:
+    """Return the file that a path of weights stands for: itself, or the model of a run folder.
+
+    Raises:
+        LongtailError: It is not there.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.exists():
+        raise LongtailError(
+            f"there is no file {path} with weights", fix="--weights takes none, imagenet or the path of a file"
+        )
+    return path
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
