@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +145,43 @@ def test_without_test_logits_confidences_are_plain_and_a_prior_is_refused(photo_
         (copy / "state.pt").touch() if state else (copy / "state.pt").unlink()
         with pytest.raises(LongtailError, match=f"leave --prior out; else {told}"):
             predict_files(run, [photo_run.config.source], prior=np.ones(3))
+
+
+def test_a_single_file_may_be_given_as_it_is(photo_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(0, 1).save("photo.png")
+    for file in ("photo.png", Path("photo.png")):
+        assert find_files(file, []) == [Path("photo.png")]
+        assert [answer.path for answer in predict_files(photo_run, file)[0]] == ["photo.png"]
+
+
+def test_a_prior_may_be_said_as_on_the_command_line(photo_run, loaded, tmp_path):
+    images, names = loaded.test.images, photo_run.task.class_names
+    counts = np.array(photo_run.task.class_counts, dtype=np.float64)
+    said = {"balanced": np.ones(3), "train": counts}
+    for word, prior in said.items():
+        np.testing.assert_allclose(photo_run.predict_proba(images, word), photo_run.predict_proba(images, prior))
+    expected = photo_run.predict_proba(images, [1, 2, 5])
+    mapping = dict(zip(names, (1, 2, 5), strict=True))
+    (tmp_path / "prior.csv").write_text("".join(f"{name},{share}\n" for name, share in mapping.items()))
+    for prior in (mapping, tmp_path / "prior.csv", str(tmp_path / "prior.csv")):
+        np.testing.assert_allclose(photo_run.predict_proba(images, prior), expected, rtol=1e-6)
+    matched = photo_run.predict_proba(images, mapping, match=True)
+    np.testing.assert_allclose(matched.mean(0), np.array([1, 2, 5]) / 8, atol=1e-5)
+    source = Path(photo_run.config.source)
+    assert predict_files(photo_run, source, prior=mapping)[0] == predict_files(photo_run, source, prior=[1, 2, 5])[0]
+    with pytest.raises(UsageError, match="the prior has no number for 1 of 3 classes"):
+        photo_run.predict_proba(images, {names[0]: 1, names[1]: 2})
+    with pytest.raises(UsageError, match="unknown class in the prior: 'pink'"):
+        photo_run.predict_proba(images, {**mapping, "pink": 1})
+
+
+@pytest.mark.parametrize("files", [["a.jpg"], "a.jpg", Path("a.jpg")])
+def test_files_in_place_of_arrays_are_shown_the_way(photo_run, files):
+    with pytest.raises(ValueError, match=r"expected uint8 \(N, 3, 20, 20\); files .* longtail.predict.predict_files"):
+        photo_run.predict(files)
+
+
+def test_modules_for_single_runs_need_no_import_of_their_own():
+    code = "import longtail; print(longtail.predict.predict_files, longtail.export, longtail.tracking.TRACKERS)"
+    assert subprocess.run([sys.executable, "-c", code], check=True).returncode == 0

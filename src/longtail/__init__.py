@@ -2,7 +2,8 @@
 
 The top level loads nothing heavy: `longtail.train` and `longtail.load` import torch on first use, and the parts
 are sub-packages of their own: `longtail.data`, `.losses`, `.sampling`, `.augment`, `.networks` and `.evaluation` for
-any training loop, `.methods` and `.training` for new methods, `.benchmark` and `.report` for many runs.
+any training loop, `.methods` and `.training` for new methods, `.benchmark` and `.report` for many runs, `.predict`,
+`.export` and `.tracking` for single ones.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _HOMES = {
     "load": "longtail.run",
     "train": "longtail.session",
 }
-_SUBPACKAGES = ("augment", "benchmark", "data", "evaluation", "losses", "methods", "networks", "report", "sampling")
+_SUBPACKAGES = (
+    *("augment", "benchmark", "data", "evaluation", "export", "losses", "methods", "networks", "predict", "report"),
+    *("sampling", "tracking", "training"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from longtail.data.decode import Pixels, UnreadableError
 from longtail.data.folder import files_below
 from longtail.data.scan import Tell, in_parallel, tell_nobody
 from longtail.errors import LongtailError, UsageError
+from longtail.evaluation import Prior, as_prior
 from longtail.folder import written_again
 from longtail.request import Task
 from longtail.run import Run
@@ -29,6 +30,9 @@ Floats = NDArray[np.float64]
 
 Said = tuple[list[Path], NDArray[np.float32]]
 """Paths of a batch of images, and their logits (B, C)."""
+
+Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""Files and folders, or a single one."""
 
 _BATCH = 256
 
@@ -50,10 +54,10 @@ class Answer:
 
 def predict_files(
     run: Run,
-    images: Sequence[str | os.PathLike[str]],
+    images: Images,
     *,
     top_k: int = 1,
-    prior: Floats | None = None,
+    prior: Prior | None = None,
     match: bool = False,
     device: str = "auto",
     tell: Tell | None = None,
@@ -64,7 +68,8 @@ def predict_files(
         run: A finished run.
         images: Files and folders; folders are searched to any depth, in sorted order.
         top_k: Classes in each answer, cut to the number of classes.
-        prior: How frequent the classes are where the images come from, (C,); None: as the model has it.
+        prior: How frequent the classes are where the images come from, as in `Run.predict_proba`; None: as the model
+            has it.
         match: Make the answers to all images together as frequent as the prior, see `Posterior.matched`. Their logits
             are in memory together.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -74,8 +79,8 @@ def predict_files(
         One answer for each file that can be read, in order, and what was wrong with the others.
 
     Raises:
-        UsageError: ``top_k`` is below 1, there is no prior to match, or the run was not trained on square images of one
-            or three channels.
+        UsageError: ``top_k`` is below 1, there is no prior to match, the prior does not fit, or the run was not
+            trained on square images of one or three channels.
         LongtailError: The run is not finished or damaged, or a prior is given and there is nothing to fit it to.
     """
     if top_k < 1:
@@ -92,9 +97,10 @@ def predict_files(
     paths = find_files(images, problems)
     said = _said(run, _readable(paths, run.task, problems, tell or tell_nobody), pick_device(device))
     answers: list[Answer] = []
-    wanted = prior if match else None
+    shares = None if prior is None else as_prior(prior, run.task.class_counts, run.task.class_names)
+    wanted = shares if match else None
     for names, logits in said if wanted is None else _together(said):
-        found = posterior.probabilities(logits, prior) if wanted is None else posterior.matched(logits, wanted)
+        found = posterior.probabilities(logits, shares) if wanted is None else posterior.matched(logits, wanted)
         answers += [_answer(path, row, run.task.class_names, top_k) for path, row in zip(names, found, strict=True)]
     return answers, problems
 
@@ -121,7 +127,7 @@ def _answer(path: Path, probabilities: Floats, names: Sequence[str], top_k: int)
     return Answer(shown(path), tuple(names[k] for k in order), tuple(float(probabilities[k]) for k in order))
 
 
-def find_files(images: Sequence[str | os.PathLike[str]], problems: list[Problem]) -> list[Path]:
+def find_files(images: Images, problems: list[Problem]) -> list[Path]:
     """Return the files that were named and those in folders that were named, each once.
 
     Args:
@@ -129,7 +135,7 @@ def find_files(images: Sequence[str | os.PathLike[str]], problems: list[Problem]
         problems: Where folders that cannot be read are added.
     """
     found: dict[Path, None] = {}
-    for path in map(Path, images):
+    for path in map(Path, [images] if isinstance(images, str | os.PathLike) else images):
         if path.is_dir():
             below: list[Problem] = []
             found |= dict.fromkeys(files_below(path, below))
@@ -168,9 +174,7 @@ def grey(pixels: Pixels) -> Pixels:
     return luma
 
 
-def read_images(
-    task: Task, images: Sequence[str | os.PathLike[str]], most: int | None = None
-) -> tuple[Tensor, list[Problem]]:
+def read_images(task: Task, images: Images, most: int | None = None) -> tuple[Tensor, list[Problem]]:
     """Read image files as the run behind a task expects them.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from longtail import __version__
 from longtail.config import CONFIG_NAME, RunConfig, read_config
 from longtail.errors import LongtailError, UsageError
-from longtail.evaluation import Posterior, fit_posterior
+from longtail.evaluation import Posterior, Prior, as_prior, fit_posterior
 from longtail.evaluation.checks import check_logits
 from longtail.folder import LOGITS_NAME, MODEL_NAME, missing_result, read_test_logits, written_again
 from longtail.networks import Network, Renormalise, Teacher
@@ -152,12 +152,14 @@ class Run:
         Raises:
             ValueError: The images have another type or shape.
         """
-        batch = torch.as_tensor(images)
-        expected = self.task.image_shape
-        if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != tuple(expected):
-            raise ValueError(
-                f"images are {batch.dtype} {tuple(batch.shape)}; expected uint8 (N, {', '.join(map(str, expected))})"
-            )
+        expected = f"expected uint8 (N, {', '.join(map(str, self.task.image_shape))})"
+        try:
+            batch = torch.as_tensor(images)
+        except (TypeError, ValueError, RuntimeError):
+            files = "files are answered by longtail.predict.predict_files(run, files)"
+            raise ValueError(f"images are of type {type(images).__name__}; {expected}; {files}") from None
+        if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != tuple(self.task.image_shape):
+            raise ValueError(f"images are {batch.dtype} {tuple(batch.shape)}; {expected}")
         network, inference = self._model
         plain = self.task.plain_transforms()
         runtime = Runtime(threads=torch.get_num_threads())
@@ -210,23 +212,26 @@ class Run:
         return fit_posterior(found["logits"], found["targets"], self.task.class_counts)
 
     def predict_proba(
-        self, images: np.ndarray[Any, Any] | Tensor, prior: ArrayLike | None = None, *, match: bool = False
+        self, images: np.ndarray[Any, Any] | Tensor, prior: Prior | None = None, *, match: bool = False
     ) -> np.ndarray[Any, Any]:
         """Return the calibrated class probabilities of images, (N, C), float32.
 
         Args:
             images: See `logits`.
-            prior: How frequent the classes are where the images come from, (C,); None: as the model has it.
+            prior: How frequent the classes are where the images come from: numbers, (C,), a mapping of class name to
+                number, ``"balanced"``, ``"train"``, or the path of a file; None: as the model has it.
             match: Make the mean over these images the prior, see `Posterior.matched`; for hundreds of images or more.
 
         Raises:
             ValueError: The images or the prior have another type or shape, or there is no prior to match.
+            UsageError: A mapping or a file does not say a number for each class.
         """
+        shares = None if prior is None else as_prior(prior, self.task.class_counts, self.task.class_names)
         if not match:
-            return self.posterior.probabilities(self.logits(images), prior).astype(np.float32)
-        if prior is None:
+            return self.posterior.probabilities(self.logits(images), shares).astype(np.float32)
+        if shares is None:
             raise ValueError("predict_proba: match needs a prior")
-        return self.posterior.matched(self.logits(images), prior).astype(np.float32)
+        return self.posterior.matched(self.logits(images), shares).astype(np.float32)
 
 
 def load(path: str | Path) -> Run:

@@ -20,9 +20,6 @@ from longtail.config import read_config
 from longtail.errors import LongtailError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from longtail.data import Problem
     from longtail.predict import Answer
     from longtail.run import Run
@@ -68,13 +65,12 @@ def run(words: Sequence[str]) -> int:
     from longtail.run import load
 
     loaded = load(arguments.run)
-    prior = _prior(arguments.prior, loaded)
     with telling(quiet=arguments.quiet) as tell:
         answers, problems = predict_files(
             loaded,
             arguments.images,
             top_k=arguments.top_k,
-            prior=prior,
+            prior=arguments.prior,
             match=arguments.match,
             device=arguments.device,
             tell=tell,
@@ -103,22 +99,6 @@ def _check(arguments: Predict) -> None:
             raise UsageError(f"--out {out}: the name must end with .csv or .json, which says the format")
         if not out.parent.is_dir():
             raise UsageError(f"--out {out}: there is no folder {out.parent}")
-
-
-def _prior(asked: str | None, loaded: Run) -> NDArray[np.float64] | None:
-    import numpy as np
-
-    from longtail.evaluation import read_prior
-
-    counts: NDArray[np.float64] = np.asarray(loaded.task.class_counts, dtype=np.float64)
-    if asked is None:
-        return None
-    if asked == "train":
-        shares: NDArray[np.float64] = counts / counts.sum()
-        return shares
-    if asked == "balanced":
-        return np.full(len(counts), 1 / len(counts))
-    return read_prior(Path(asked), loaded.task.class_names)
 
 
 def _tell_calibration(loaded: Run) -> None:

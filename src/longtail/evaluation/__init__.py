@@ -11,15 +11,17 @@ from longtail.evaluation.experts import answering_expert, expert_agreement, expe
 from longtail.evaluation.label_shift import accuracy_given_prior, class_prior, expected_accuracy
 from longtail.evaluation.metrics import class_accuracies, confusion_matrix, metrics, top_k_accuracy
 from longtail.evaluation.posterior import Posterior, calibration_gain, fit_posterior
-from longtail.evaluation.prior import read_prior
+from longtail.evaluation.prior import Prior, as_prior, read_prior
 from longtail.evaluation.shots import shot_groups
 
 __all__ = [
     "Calibration",
     "ExpertAggregation",
     "Posterior",
+    "Prior",
     "accuracy_given_prior",
     "answering_expert",
+    "as_prior",
     "calibration",
     "calibration_gain",
     "calibration_of_logits",
