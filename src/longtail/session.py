@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ DEFAULT_METHOD = "bsce"
 
 
 def train(
-    data: str | LongTailData = "digits",
+    data: str | os.PathLike[str] | LongTailData = "digits",
     method: str = DEFAULT_METHOD,
     *,
     imbalance: float | None = None,
@@ -111,7 +112,12 @@ def train(
         "image_size": image_size,
         "strict": strict,
     }
-    loaded = datasets.load(data, root=data_root, **loading) if isinstance(data, str) else data
+    if not isinstance(data, str | os.PathLike | LongTailData):
+        raise UsageError(
+            f"data is a name, a path or a LongTailData, got {type(data).__name__}",
+            fix="for arrays there is longtail.LongTailClassifier",
+        )
+    loaded = data if isinstance(data, LongTailData) else datasets.load(data, root=data_root, **loading)
     if resume and out is not None:
         loaded = RunFolder(Path(out)).as_begun(loaded)
     config = make_config(
@@ -128,7 +134,7 @@ def train(
         freeze_backbone=freeze_backbone,
         crop_size=crop_size,
     )
-    if not isinstance(data, str):
+    if isinstance(data, LongTailData):
         _check_unasked(config, {**loading, "data_root": data_root})
     folder = RunFolder(Path(out) if out is not None else default_folder(config))
     check_out(folder.path, config.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from longtail.data import DATASETS, dev_split, load, long_tail_counts, longtail_da_indices
 from longtail.data.digits import read_digits
 from longtail.errors import LongtailError, UsageError
+from pictures import make_folder
 
 
 def fingerprints(images):
@@ -98,6 +100,15 @@ def test_a_class_without_an_image(cifar10_binary):
         names.write("eleventh\n")
     with pytest.raises(LongtailError, match=r"cifar10: class 10 \(eleventh\) has no training image"):
         load("cifar10", root=cifar10_binary)
+
+
+def test_a_path_object_is_a_name(tmp_path):
+    folder = make_folder(tmp_path / "photos", {"red": 6, "green": 5})
+    assert load(folder).name == "photos"
+    assert load(Path("digits")).name == "digits"
+    for wrong in (None, (np.zeros(3), np.zeros(3))):
+        with pytest.raises(UsageError, match=f"by its name or path, got {type(wrong).__name__}"):
+            load(wrong)
 
 
 def test_unknown_data_set():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +104,13 @@ def test_a_loaded_set_and_how_to_load_one_exclude_each_other(digits, plain_run, 
     with pytest.raises(UsageError, match=message):
         longtail.train(digits, "ce", out=tmp_path / "run", **argument, **plain_run)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wrong", [None, ([1], [2])])
+def test_what_is_no_data_is_refused_by_its_type(plain_run, tmp_path, wrong):
+    with pytest.raises(UsageError, match=f"data is a name, a path or a LongTailData, got {type(wrong).__name__}"):
+        longtail.train(wrong, "ce", out=tmp_path / "run", **plain_run)
+    assert longtail.train(Path("digits"), "ce", out=tmp_path / "run", **plain_run).finished
 
 
 def test_a_run_goes_on_with_the_images_that_it_was_begun_with(digits, plain_run, tmp_path, monkeypatch):

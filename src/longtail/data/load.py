@@ -37,7 +37,7 @@ DATASETS: dict[str, Callable[[Path | None, bool], FullSet]] = {
 
 
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     imbalance: float | None = None,
     profile: str = "exp",
@@ -74,10 +74,13 @@ def load(
         tell: Hears how far reading and decoding are.
 
     Raises:
-        UsageError: An unknown name or profile, a seed or size out of range, or an imbalance or dev set that the classes
-            cannot give.
+        UsageError: No name, an unknown name or profile, a seed or size out of range, or an imbalance or dev set that
+            the classes cannot give.
         LongtailError: The data is missing, damaged, or cannot be downloaded; or, with ``strict``, has any problem.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UsageError(f"a data set is loaded by its name or path, got {type(name).__name__}")
+    name = os.fsdecode(name)
     if not 0 <= subset_seed < 2**32 - _DEV_SUBSET_SEED:
         raise UsageError(f"subset_seed must be a whole number from 0 to about 4 billion, got {subset_seed!r}")
     if dev_per_class < 0:
