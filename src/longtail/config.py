@@ -189,14 +189,30 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = RunConfig.from_plain(content.pop("run"))
-    except FileNotFoundError:
-        raise LongtailError(f"{folder} is not a run folder: it has no {CONFIG_NAME}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_run(folder) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise LongtailError(
             f"{path} cannot be read as a run's configuration: {_reason(error)}",
             fix="mend it by hand or from a copy, or train the run again in a new folder",
         ) from error
     return config, content
+
+
+def _no_run(folder: Path) -> LongtailError:
+    """Build the error for a path that is no run folder: what it is instead, and which run may be meant."""
+    if not folder.exists():
+        return LongtailError(f"{folder} is not a run folder: there is no such folder")
+    if not folder.is_dir():
+        own = (folder.parent / CONFIG_NAME).exists()
+        fix = f"name the folder that it lies in: {folder.parent}" if own else ""
+        return LongtailError(f"{folder} is not a run folder: it is a file", fix=fix)
+    runs = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG_NAME}"))
+    if runs:
+        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        told = f"it holds {'the run' if len(runs) == 1 else 'runs:'} {', '.join(runs[:3])}{more}"
+        return LongtailError(f"{folder} is not a run folder: {told}", fix="name one of them" if runs[1:] else "name it")
+    return LongtailError(f"{folder} is not a run folder: it has no {CONFIG_NAME}")
 
 
 def check_out(out: Path, source: str | None) -> None:

@@ -141,3 +141,22 @@ def test_a_run_of_another_version(longtail, finished, tmp_path, verb, entry, tol
     assert said.status == 1
     assert told in said.err
     assert "it was written by longtail 9.0, this is " in said.err
+
+
+def test_what_is_no_run_is_told_with_what_it_is(longtail, finished, tmp_path):
+    for k in range(5):
+        (tmp_path / "grid" / f"r{k}").mkdir(parents=True)
+        shutil.copyfile(finished / "config.yaml", tmp_path / "grid" / f"r{k}" / "config.yaml")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    told = {
+        "nosuch": "nosuch is not a run folder: there is no such folder\n",
+        "notes.txt": "notes.txt is not a run folder: it is a file\n",
+        "grid/r1/config.yaml": "it is a file\n  name the folder that it lies in: grid/r1\n",
+        "grid": "it holds runs: grid/r0, grid/r1, grid/r2 and 2 more\n  name one of them\n",
+        "empty": "empty is not a run folder: it has no config.yaml\n",
+    }
+    for name, words in told.items():
+        said = longtail("evaluate", name)
+        assert said.status == 1
+        assert words in said.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,15 @@ def test_the_boundary_is_that_of_a_rare_class_with_test_images(longtail, fast, t
     assert said.status == 2
     assert "class 'once' of photos has no test image" in said.err
     assert "--classes HEAD,TAIL" in said.err
+
+
+def test_a_folder_of_runs_gives_its_runs_and_files_beside_them_are_left_out(longtail, runs, tmp_path):
+    for name in ("half", "mix"):
+        shutil.copytree(runs[name], tmp_path / "grid" / name)
+    (tmp_path / "grid" / "comparison.csv").write_text("method\n")
+    within = [str(Path("grid") / name) for name in ("half", "mix")]
+    assert longtail("figure", "groups", "grid", "--json").json["runs"] == within
+    said = longtail("figure", "gain", *within, "grid/comparison.csv", "--json")
+    assert said.json["runs"] == within
+    assert "left out: grid/comparison.csv is a file" in said.err
+    assert longtail("figure", "groups", "grid/comparison.csv").status == 1

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
 from longtail.cli.output import note, say, say_json
+from longtail.cli.report import find_runs, tell_left_out
 from longtail.cli.setup import Unset
 from longtail.errors import LongtailError, UsageError, unknown_name
 
@@ -42,7 +43,7 @@ class Figure:
     name: Positional[str]
     """Which picture"""
     runs: Positional[tuple[str, ...]]
-    """Run folders"""
+    """Run folders, or folders that hold run folders, such as that of a comparison"""
     out: Unset[str] = None
     """The file; its ending says the format (default: NAME.png)"""
     classes: Unset[str] = None
@@ -70,15 +71,17 @@ def run(words: Sequence[str]) -> int:
     from longtail.cli.figures import Choices, draw
 
     choices = Choices(classes, arguments.expert, arguments.p, arguments.data_root, arguments.temperature)
-    picture = draw(arguments.name, arguments.runs, choices)
+    folders, unfinished, damaged = find_runs([Path(name) for name in arguments.runs])
+    tell_left_out(unfinished, damaged)
+    picture = draw(arguments.name, folders, choices)
     try:
         picture.savefig(out, dpi=150)
     except OSError as error:
         raise LongtailError(f"{out} cannot be written: {error.strerror}", fix="choose another --out") from error
     if arguments.json:
-        say_json({"figure": arguments.name, "runs": list(arguments.runs), "path": str(out)})
+        say_json({"figure": arguments.name, "runs": [str(folder) for folder in folders], "path": str(out)})
     else:
-        note(f"{arguments.name} of {len(arguments.runs)} run(s)")
+        note(f"{arguments.name} of {len(folders)} run(s)")
         say(str(out))
     return 0
 

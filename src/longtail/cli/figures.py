@@ -173,7 +173,7 @@ KINDS = {
 }
 
 
-def draw(name: str, folders: Sequence[str], choices: Choices) -> Picture:
+def draw(name: str, folders: Sequence[Path], choices: Choices) -> Picture:
     """Draw a picture of finished runs.
 
     Args:
@@ -191,7 +191,7 @@ def draw(name: str, folders: Sequence[str], choices: Choices) -> Picture:
         wanted = f"{kind.least}" if kind.least == kind.most else f"{kind.least} to {kind.most}"
         wanted = f"{kind.least} or more" if kind.most is None else wanted
         raise UsageError(f"figure {name} takes {wanted} run folder(s), and got {len(folders)}")
-    runs = [Run(Path(folder)) for folder in folders]
+    runs = [Run(folder) for folder in folders]
     for run in runs:
         run.metrics  # noqa: B018  (says so where a run is not finished)
     if name in ("boundary", "forces"):

@@ -48,10 +48,7 @@ def run(words: Sequence[str]) -> int:
         raise UsageError("no run is given", fix="longtail report RUN...; see longtail report --help")
     folders, unfinished, damaged = find_runs([Path(name) for name in arguments.runs])
     out = _file(arguments)
-    for folder in unfinished:
-        note(f"left out: {folder} is not finished ({resume_command(folder)})")
-    for error in damaged:
-        note(f"left out: {error.line}")
+    tell_left_out(unfinished, damaged)
     from longtail.report.html import report_page
     from longtail.run import Run
 
@@ -75,6 +72,8 @@ def run(words: Sequence[str]) -> int:
 def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path], list[LongtailError]]:
     """Find the run folders that are given or lie within those given, each once.
 
+    Files beside folders, such as the tables of a comparison, are left out: `GRID/*` names them too.
+
     Returns:
         The finished ones, and of those that lie within: the unfinished ones, and why others cannot be read.
 
@@ -84,7 +83,11 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path], list[Lon
     found: dict[Path, Path] = {}
     unfinished: list[Path] = []
     damaged: list[LongtailError] = []
+    beside = any(folder.is_dir() for folder in folders)
     for folder in folders:
+        if beside and folder.is_file():
+            damaged.append(LongtailError(f"{folder} is a file and not a run folder"))
+            continue
         if (folder / CONFIG_NAME).exists() or not folder.is_dir():
             found.setdefault(folder.resolve(), folder)  # what is no run is told when it is read
             continue
@@ -96,6 +99,14 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[Path], list[Lon
         for path in finished:
             found.setdefault(path.resolve(), path)
     return list(found.values()), unfinished, damaged
+
+
+def tell_left_out(unfinished: Sequence[Path], damaged: Sequence[LongtailError]) -> None:
+    """Say which of what `find_runs` met is not looked at."""
+    for folder in unfinished:
+        note(f"left out: {folder} is not finished ({resume_command(folder)})")
+    for error in damaged:
+        note(f"left out: {error.line}")
 
 
 def _readable(folders: Sequence[Path], damaged: list[LongtailError]) -> list[Path]:
