@@ -31,7 +31,7 @@ def test_every_card(longtail, name):
         assert part["idea"].split()[0] in said.out
         for option in part["options"]:
             assert f"--{option['name'].replace('_', '-')}" in said.out
-            assert option["doc"]
+            assert option["doc"], f"the docstring of {part['name']} has no line in its Args for {option['name']}"
 
 
 def test_card_shows_published_numbers(longtail):

@@ -64,6 +64,8 @@ def test_figures_are_written_as_png_and_svg_and_are_the_same_again(longtail, run
         (["nowhere"], 1, "nowhere is not a run folder"),
         (["empty"], 1, "none that is finished lies within it"),
         (["runs/ce", "--out", "empty"], 2, "--out empty is a folder"),
+        (["runs/ce", "--out", "page.png"], 2, "--out page.png ends in .png"),
+        (["runs/ce", "--out", "page"], 2, "--out page ends in nothing"),
         (["runs/ce/metrics.json"], 1, "it is a file\n  name the folder that it lies in: runs/ce"),
         (["runs/ce", "--out", "none/page.html"], 2, "there is no folder none"),
         (["runs/ce", "--figures", "runs/ce/metrics.json"], 1, "the figures cannot be written"),

@@ -17,7 +17,7 @@ from pages import Page, copied
 
 from longtail.report.html import report_page
 from longtail.report.sections.answers import Answers
-from longtail.report.sections.calibration import thresholds
+from longtail.report.sections.calibration import calibration_section, thresholds
 from longtail.report.sections.markup import join, tag
 from longtail.report.sections.mistakes import group_shares, worst_pairs
 from longtail.report.sections.study import make_study
@@ -199,6 +199,16 @@ def test_the_confidence_to_act_on_is_the_lowest_that_keeps_the_promise(seed):
         possible = [c for c in np.unique(sure) if (sure >= c).sum() >= 30 and 100 * right[sure >= c].mean() >= goal]
         assert line == (min(possible) if possible else None)
         assert share == (pytest.approx(100 * (sure >= min(possible)).mean()) if possible else 0)
+
+
+def test_of_a_few_answers_no_confidence_is_told(study):
+    few = replace(
+        study.entries[0].answers[0], targets=np.zeros(9, int), predictions=np.zeros(9, int), confidences=np.ones(9)
+    )
+    entry = replace(study.entries[0], answers=(few,))
+    words = calibration_section(replace(study, entries=(entry,), baseline=None))
+    assert "9 answers on the test set are too few to say from which confidence up to act; it takes 30." in words
+    assert "none does" not in words
 
 
 # Hostile data -----------------------------------------------------------------------------------------------------

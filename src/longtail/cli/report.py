@@ -18,6 +18,8 @@ from longtail.errors import LongtailError, UsageError
 if TYPE_CHECKING:
     from longtail.run import Run
 
+FORMATS = (".html", ".htm")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -130,6 +132,12 @@ def _file(arguments: Report) -> Path:
     out = Path(arguments.out)
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder", fix=f"--out {out / 'report.html'}")
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"--out {out} ends in {out.suffix or 'nothing'}; the page is HTML, and its name must end in "
+            f"{' or '.join(FORMATS)}",
+            fix=f"--out {out.with_suffix('.html')}; --figures FOLDER writes the plots as PNG and SVG",
+        )
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
     return out

@@ -156,6 +156,11 @@ def thresholds(answers: Answers, goals: Sequence[int], least: int) -> list[tuple
 
 
 def _thresholds(answers: Answers) -> Markup:
+    if len(answers.targets) < _LEAST_ANSWERS:
+        told = (
+            f"{many(len(answers.targets), 'answer')} on the test set are too few to say from which confidence up to act"
+        )
+        return tag("p", f"{told}; it takes {_LEAST_ANSWERS}.")
     rows = []
     for goal, line, share in thresholds(answers, _GOALS, _LEAST_ANSWERS):
         said = "none does" if line is None else "any" if share == 100 else f"{100 * line:.1f} %"
