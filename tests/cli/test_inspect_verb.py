@@ -40,6 +40,17 @@ def test_inspect_for_people(longtail, folder):
     assert Path("sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_labels_that_differ_in_case_or_spaces_are_doubted(longtail, fast, tmp_path):
+    folder = make_folder(tmp_path / "trees", {"Oak": 12, "oak ": 5, "ash": 8})
+    doubt = "'Oak' and 'oak ' differ in case and outer spaces only: one class?"
+    said = longtail("inspect", str(folder))
+    assert f"  1. {doubt}" in said.out
+    assert "'oak ' " in next(line for line in said.out.splitlines() if line.lstrip().startswith("'oak"))
+    said = longtail("train", str(folder), *fast, *SMALL, "--method", "ce", "--out", "run")
+    assert said.status == 0
+    assert said.err.splitlines().count(doubt) == 1
+
+
 def test_inspect_for_machines(longtail, folder):
     said = longtail("inspect", str(folder), "--json", "--quiet")
     assert said.status == 0
@@ -161,7 +172,7 @@ def test_train_from_python(folder, plain_run, tmp_path):
 def test_compare_on_a_folder(longtail, fast, folder):
     said = longtail("compare", str(folder), "--methods", "ce,bsce", "--seeds", "1", *SMALL, *fast, "--json", "--quiet")
     assert said.status == 0
-    assert said.json["out"] == "runs/compare-my photos"
+    assert said.json["out"] == "runs/compare-my-photos"
 
 
 def test_slow_reading_says_a_line_now_and_then(capsys, monkeypatch):

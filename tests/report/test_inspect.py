@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from longtail import data, methods
+from longtail import data
 from longtail.cli.arguments import parse_open
 from longtail.cli.compare import Compare
 from longtail.cli.train import Train
@@ -22,6 +22,7 @@ from longtail.report.inspect import inspect, profile
 from longtail.report.inspect_advice import advice
 from longtail.report.inspect_images import Gallery, duplicates, suspects
 from longtail.report.inspect_plot import class_count_bars
+from longtail.request import rehearse
 from pictures import make_folder, picture
 
 
@@ -169,7 +170,7 @@ def plain_found(**changes):
     found = {
         "train_images": 1000, "image_shape": [3, 32, 32], "files": None, "problems": [], "imbalance": 100.0,
         "groups": {name: {"classes": 3, "train": 10} for name in ("many", "medium", "few")},
-        "duplicates": {"identical": [], "near": []}, "suspects": {"images": []}, "classes": [{"test": 50}],
+        "duplicates": {"identical": [], "near": []}, "suspects": {"images": []}, "classes": [{"name": "a", "test": 50}],
     }  # fmt: skip
     return {**found, **changes}
 
@@ -184,10 +185,9 @@ def test_advice_on_balanced_data_is_cross_entropy():
 
 def test_advice_on_few_photographs_is_a_pretrained_backbone():
     found = plain_found(files={}, image_shape=[3, 224, 224])
-    *frozen, pasting = commands(found)
-    assert [command.split()[1] for command in frozen] == ["train", "compare"]
+    frozen = commands(found)
+    assert [command.split()[1] for command in frozen] == ["train", "compare", "compare"]
     assert all(command.endswith(" --backbone resnet50 --weights imagenet --freeze-backbone") for command in frozen)
-    assert pasting == "longtail train 'my photos' --method bsce+cmo --weights imagenet"  # pasted images: not frozen
     assert commands({**found, "imbalance": 1.5})[-1].endswith("--method ce" + frozen[0].partition("bsce")[2])
     assert "--weights" not in "".join(commands(plain_found(files={})))
     assert "--weights" not in "".join(commands({**found, "train_images": 10**6}))
@@ -204,8 +204,24 @@ def test_advice_on_lines_that_list_a_file_again():
     )
 
 
+def test_advice_on_rare_classes_is_what_the_results_support():
+    rare = advice(plain_found(), "x")[-1]
+    assert rare["command"] == "longtail compare x --methods bsce,ce+drw,ce+post-hoc-la --seeds 3"
+    assert "3 classes have fewer than 20 images" in rare["why"]
+    none = {**plain_found()["groups"], "few": {"classes": 0, "train": 0}}
+    assert "ce+post-hoc-la" not in "".join(commands(plain_found(groups=none)))
+
+
+def test_advice_on_labels_that_differ_in_case_only():
+    classes = [{"name": name, "test": 50} for name in ("Oak", "ash", "oak")]
+    assert advice(plain_found(classes=classes), "x")[0]["why"] == "'Oak' and 'oak' differ in case only: one class?"
+
+
 def test_advice_on_thin_tests():
-    assert "1 class has fewer than 5 test images" in advice(plain_found(classes=[{"test": 2}]), "x")[-1]["why"]
+    assert (
+        "1 class has fewer than 5 test images"
+        in advice(plain_found(classes=[{"name": "a", "test": 2}]), "x")[-1]["why"]
+    )
 
 
 @pytest.mark.parametrize("imbalance", [1.5, 10.0, 100.0, None])
@@ -216,7 +232,7 @@ def test_the_advised_commands_can_be_typed(imbalance):
         arguments, options, _ = parse_open({"train": Train, "compare": Compare}[verb], verb, words)
         assert (tool, arguments.data, options) == ("longtail", "my photos", {})
         for name in (arguments.method,) if verb == "train" else arguments.methods.split(","):
-            methods.canonical(name)
+            rehearse("photos", name, freeze_backbone=arguments.freeze_backbone)
 
 
 def test_the_plot():

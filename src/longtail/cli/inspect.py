@@ -152,6 +152,8 @@ def _number(classes: int) -> str:
 
 def _show_classes(classes: list[dict[str, Any]]) -> None:
     """Show the classes, largest first; of many the ends."""
+    from longtail.data.problems import shown_name
+
     ranked = sorted(classes, key=lambda row: -row["train"])
     largest = ranked[0]["train"]
     table = Table(box=SIMPLE)
@@ -164,7 +166,7 @@ def _show_classes(classes: list[dict[str, Any]]) -> None:
         if len(ends) < len(ranked) and k == _SHOWN // 2:
             table.add_row(f"... {len(ranked) - len(ends)} more", "", "", "")
         bar = "#" * max(round(_BAR * row["train"] / largest), 1 if row["train"] else 0)
-        table.add_row(row["name"], str(row["train"]), str(row["test"]), bar)
+        table.add_row(shown_name(row["name"]), str(row["train"]), str(row["test"]), bar)
     say_table(table)
 
 
@@ -204,6 +206,8 @@ def _group(group: dict[str, Any]) -> str:
 
 
 def _show_suspects(found: dict[str, Any]) -> None:
+    from longtail.data.problems import shown_name
+
     if found["accuracy"] is None:
         say("labels that look wrong: not judged, every class has ten images or fewer")
         return
@@ -217,7 +221,10 @@ def _show_suspects(found: dict[str, Any]) -> None:
         f"labels that look wrong: {len(found['images']) or 'none'} of {found['judged']:,} judged (by {found['by']}, "
         f"which name {found['accuracy']:.0f} % rightly; look before you change any)"
     )
-    _list(f"{row['name']}: {row['class']}, looks like {row['looks_like']}" for row in found["images"])
+    _list(
+        f"{row['name']}: {shown_name(row['class'])}, looks like {shown_name(row['looks_like'])}"
+        for row in found["images"]
+    )
 
 
 def _list(lines: Iterable[str]) -> None:

@@ -59,7 +59,7 @@ class _Lines:
 
 def say_origin(data: LongTailData) -> None:
     """Say what was decided about images from files, and how many had problems."""
-    from longtail.data.problems import summary
+    from longtail.data.problems import alike, summary
 
     origin = data.origin
     if origin is None:
@@ -70,5 +70,7 @@ def say_origin(data: LongTailData) -> None:
     )
     for line in origin.notes:
         note(line)
+    if doubt := alike(data.class_names):
+        note(doubt)
     if origin.problems:
         note(f"problems: {summary(origin.problems)}; `longtail inspect {origin.path}` names them")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from longtail.errors import LongtailError
@@ -57,6 +57,28 @@ class Problem:
 def printable(name: str) -> str:
     """Return a file or class name that fits in one line and can be encoded: odd characters become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
+def shown_name(name: str) -> str:
+    """Return a class name for people: quoted where spaces around it would not be seen."""
+    return f"'{name}'" if name != name.strip() else name
+
+
+def alike(names: Iterable[str]) -> str:
+    """Say which class names differ in case or in spaces around them only; empty where none do."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.strip().casefold(), []).append(name)
+    doubtful = [group for group in groups.values() if len(group) > 1]
+    if not doubtful:
+        return ""
+    first = doubtful[0]
+    in_case = len({name.strip() for name in first}) > 1
+    in_spaces = len({name.casefold() for name in first}) > 1
+    what = " and ".join(["case"] * in_case + ["outer spaces"] * in_spaces)
+    *others, last = (f"'{printable(name)}'" for name in first)
+    more = f"; {len(doubtful) - 1} more such" if len(doubtful) > 1 else ""
+    return f"{', '.join(others)} and {last} differ in {what} only: one class?{more}"
 
 
 def summary(problems: Sequence[Problem]) -> str:
