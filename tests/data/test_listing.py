@@ -124,7 +124,20 @@ def test_a_folder_that_also_holds_something_else_stays_a_class(tmp_path, made):
 
 @pytest.mark.parametrize("made", [(), ("a/1.jpg",), ("1.jpg", "2.jpg")])
 def test_a_folder_that_is_no_data_set(tmp_path, made):
-    with pytest.raises(LongtailError, match=r"no image found|only one class"):
+    with pytest.raises(LongtailError, match=r"no image found|only one class|outside class folders"):
+        read_folder(touch(tmp_path, *made), "x").settled()
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (("1.jpg",), "1 image lies outside class folders, and none in one"),
+        (("1.jpg", "2.PNG", "x.txt"), "2 images lie outside class folders, and none in one"),
+        (("x.txt",), "no image found"),
+    ],
+)
+def test_images_outside_class_folders_are_counted(tmp_path, made, told):
+    with pytest.raises(LongtailError, match=told):
         read_folder(touch(tmp_path, *made), "x").settled()
 
 

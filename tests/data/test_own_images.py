@@ -14,6 +14,7 @@ from PIL import Image
 from longtail import data
 from longtail.data import decode, read_image
 from longtail.data.photos import default_size
+from longtail.data.problems import alike
 from longtail.errors import LongtailError, UsageError
 from pictures import jpeg_bytes, make_folder, picture, png_that_says
 
@@ -187,8 +188,33 @@ def test_nothing_to_test_or_train_on(tmp_path):
         data.load(str(make_folder(tmp_path / "x", {"a": 1, "b": 1})))
     folder = make_folder(tmp_path / "y", {"a": 4})
     (folder / "b").mkdir()
-    with pytest.raises(LongtailError, match="1 class has readable training images; two are needed"):
+    with pytest.raises(LongtailError, match=r"1 class has readable training images; two are needed; 'b' has none$"):
         data.load(str(folder))
+    (folder / "b" / "1.png").write_bytes(b"")
+    (folder / "b" / "2.png").write_text("no image")
+    with pytest.raises(LongtailError, match=r"; 'b' has none, its first problem is b/1\.png: empty file \(0 bytes\)$"):
+        data.load(str(folder))
+    for path in (folder / "b").iterdir():
+        path.unlink()
+    path = folder / "b" / "cut.png"
+    picture(1, 0).save(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(LongtailError, match=r"'b' has none, its first problem is b/cut\.png: damaged"):
+        data.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("Oak", "ash", "oak"), "'Oak' and 'oak' differ in case only: one class?"),
+        (("oak", "oak "), "'oak' and 'oak ' differ in outer spaces only: one class?"),
+        (("Oak", "oak", " oak"), "'Oak', 'oak' and ' oak' differ in case and outer spaces only: one class?"),
+        (("A", "a", "B", "b"), "'A' and 'a' differ in case only: one class?; 1 more such"),
+        (("oak", "oak tree", "oaks"), ""),
+    ],
+)
+def test_names_that_differ_in_case_or_outer_spaces_only(names, told):
+    assert alike(names) == told
 
 
 ODD_NAMES = ("with space.png", "new\nline.png", "ünïcödé-日本.png", os.fsdecode(b"latin-\xe9.png"), "$(rm -rf).png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from longtail.data.cache import Cache, Rows
 from longtail.data.imageset import ImageSet, LongTailData
 from longtail.data.listing import SPLITS, Item, Listing
 from longtail.data.origin import FileFacts, Origin
-from longtail.data.problems import Problem
+from longtail.data.problems import Problem, printable
 from longtail.data.scan import Seen
 from longtail.data.splits import DEV_SEED, dev_split
 from longtail.errors import LongtailError, UsageError
@@ -55,9 +55,14 @@ def assemble(
     kept = [entries[k] for k in cache.decoded.tolist()]
     trained = {entry.item.label for entry in kept if entry.item.split == "train"}
     classes = tuple(name for name in listing.classes if name in trained)
+    problems = (
+        *listing.problems,
+        *(Problem(entries[k].item.path, *problem) for k, problem in cache.damaged.items()),
+    )
     if len(classes) < 2:
         told = f"{len(classes)} class" + ("es have" if len(classes) != 1 else " has")
-        raise LongtailError(f"{listing.source}: {told} readable training images; two are needed")
+        why = _why_empty(listing, trained, problems)
+        raise LongtailError(f"{listing.source}: {told} readable training images; two are needed{why}")
     number = {name: k for k, name in enumerate(classes)}
     labels = np.array([number.get(entry.item.label, -1) for entry in kept], dtype=np.int64)
     parts = np.array([SPLITS.index(entry.item.split) for entry in kept])
@@ -90,11 +95,7 @@ def assemble(
             image_size=cache.size,
             cache=str(cache.folder),
             notes=listing.notes,
-            problems=(
-                *listing.problems,
-                *(Problem(entries[k].item.path, *problem) for k, problem in cache.damaged.items()),
-                *_class_problems(listing.classes, classes, counts, labels[test]),
-            ),
+            problems=(*problems, *_class_problems(listing.classes, classes, counts, labels[test])),
             files={
                 name: tuple(kept[row].facts for row in rows.tolist())
                 for name, rows in (("train", train), ("test", test))
@@ -102,6 +103,16 @@ def assemble(
         ),
         subset_seed=subset_seed,
     )
+
+
+def _why_empty(listing: Listing, trained: Collection[str], problems: Sequence[Problem]) -> str:
+    """Say of the first class without readable training images what was wrong with its first file."""
+    empty = next((name for name in listing.classes if name not in trained), None)
+    if empty is None:
+        return ""
+    own = {item.path for item in listing.items if item.label == empty}
+    first = next((problem for problem in problems if problem.path in own and not problem.used), None)
+    return f"; '{printable(empty)}' has none" + ("" if first is None else f", its first problem is {first}")
 
 
 def _dev_set(

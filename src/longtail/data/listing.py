@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from longtail.data.decode import EXTENSIONS
 from longtail.data.problems import Problem
 from longtail.errors import LongtailError
 
@@ -67,8 +68,11 @@ class Listing:
             LongtailError: There are no files, only one class, or no training files.
         """
         if not self.items:
+            outside = (problem.path for problem in self.problems if problem.kind == "outside")
+            loose = sum(Path(path).suffix.lower() in EXTENSIONS for path in outside)
+            lie = f"{loose} image{' lies' if loose == 1 else 's lie'} outside class folders, and none in one"
             raise LongtailError(
-                f"{self.source}: no image found",
+                f"{self.source}: {lie if loose else 'no image found'}",
                 fix="a folder must hold one folder for each class, with its images inside: DATA/CLASS/*.jpg",
             )
         if len(self.classes) < 2:
