@@ -131,7 +131,9 @@ def test_without_test_logits_confidences_are_plain_and_a_prior_is_refused(photo_
     copy = tmp_path / "run"
     shutil.copytree(photo_run.path, copy)
     (copy / "test_logits.npz").write_bytes(b"rubbish")
-    with pytest.raises(LongtailError, match=r"test_logits.npz is damaged"):
+    with pytest.raises(
+        LongtailError, match=r"test_logits.npz is damaged[^\n]*\n.*remove the file, then longtail train --resume"
+    ):
         _ = longtail.load(copy).posterior
     (copy / "test_logits.npz").unlink()
     run = longtail.load(copy)

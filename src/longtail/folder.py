@@ -291,5 +291,5 @@ def read_test_logits(folder: Path, *, experts: bool = False) -> dict[str, NDArra
     except _DAMAGED as error:
         raise LongtailError(
             f"{path} is damaged: {error}",
-            fix="train the run again in a new folder; without the file, predictions work, with plain confidences",
+            fix=f"remove the file, then {written_again(folder)}; without it, predictions have plain confidences",
         ) from error
