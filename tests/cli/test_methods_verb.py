@@ -26,6 +26,7 @@ def test_every_card(longtail, name):
     assert all(len(line) <= 200 for line in said.out.splitlines())
     card = longtail("methods", name, "--json").json
     assert {part["name"] for part in card["parts"]} == set(name.split("+"))
+    assert card["refused"] is None
     for part in card["parts"]:
         assert part["title"] in said.out
         assert part["idea"].split()[0] in said.out
@@ -49,3 +50,17 @@ def test_unknown_name(longtail):
     assert said.status == 2
     assert "did you mean ldam" in said.err
     assert longtail("methods", "ldam+drx", "--json").json["fix"].startswith("did you mean dr")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("bsce+drs", "bsce+drs: +drs would balance twice: this method's loss balances already; use ce+drs"),
+        ("ce+mixup+cutmix", "ce+mixup+cutmix: +cutmix does not fit a recipe that mixes images already"),
+    ],
+)
+def test_a_combination_that_train_refuses_says_so(longtail, name, told):
+    said = longtail("methods", name)
+    assert said.status == 0
+    assert said.out.startswith(f"refused: {told}")
+    assert longtail("methods", name, "--json").json["refused"].startswith(told)

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from longtail.cli.arguments import parse
 from longtail.cli.output import say, say_json, say_table
 from longtail.cli.setup import Unset
+from longtail.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _list(*, as_json: bool) -> None:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return the cards, options and published numbers of a name, as plain values.
+    """Return the cards, options and published numbers of a name, as plain values; ``refused``: why it cannot be run.
 
     Raises:
         UsageError: A part of the name is unknown.
@@ -93,13 +94,28 @@ def describe(name: str) -> dict[str, Any]:
     combined = sorted({row.method for row in published.load() if alone and bare in row.method.split("+")[1:]})
     return {
         "name": full,
+        "refused": None if alone else _refusal(full),
         "parts": cards,
         "published": [asdict(row) for row in published.find(full)],
         "published_with": combined,
     }
 
 
+def _refusal(name: str) -> str | None:
+    """Return why `train` refuses a combination at its defaults, with the fix; None where it does not."""
+    from longtail.request import rehearse
+
+    try:
+        rehearse("cifar100", name, dev_per_class=10)  # a development set can be had for the asking
+    except UsageError as error:
+        return error.line
+    return None
+
+
 def _show(card: dict[str, Any]) -> None:
+    if card["refused"]:
+        say(f"refused: {card['refused']}")
+        say()
     for part in card["parts"]:
         plus = "+" if part["kind"] == "modifier" else ""
         arxiv = f", arXiv {part['arxiv']}" if part["arxiv"] else ""
