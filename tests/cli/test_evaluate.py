@@ -71,9 +71,29 @@ def test_table_for_people(longtail, finished):
     assert said.status == 0
     assert "worst class" in said.out
     assert "top-1, backward test set, imbalance 50" in said.out
-    rows = [line.split() for line in said.out.splitlines() if len(line.split()) == 3]
-    assert ["0", "120", "96.0"][:2] in [row[:2] for row in rows]
-    assert ["9", "2"] in [row[:2] for row in rows]
+    assert "top-1, backward test set, predict --prior with its frequencies" in said.out
+    assert "top-1, backward test set, ... and --match" in said.out
+    rows = [line.split()[:3] for line in said.out.splitlines() if len(line.split()) == 4]
+    assert {("0", "120", "50"), ("9", "2", "50")} <= {tuple(row) for row in rows}
+    balanced = longtail("evaluate", str(finished)).out
+    assert "mean over classes, predict --prior balanced" in balanced
+    assert "mean over classes, ... and --match" in balanced
+
+
+def test_groups_say_of_how_many_classes_they_are(longtail, finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    with np.load(folder / "test_logits.npz") as content:
+        logits, targets = content["logits"], content["targets"]
+    kept = targets != 9
+    np.savez(folder / "test_logits.npz", logits=logits[kept], targets=targets[kept])
+    few = next(line for line in longtail("evaluate", str(folder)).out.splitlines() if line.split()[:1] == ["few"])
+    size = int(few.split()[-2])
+    assert few.split()[-5:] == [few.split()[1], str(size - 1), "of", str(size), "classes"]
+    np.savez(folder / "test_logits.npz", logits=logits[:19], targets=targets[:19])
+    assert longtail("evaluate", str(folder), "--json").json["told"] == {"prior": None, "match": None}
+    lines = longtail("evaluate", str(folder)).out.splitlines()
+    assert [line.split()[-1] for line in lines if "--match" in line or "--prior" in line] == ["n/a", "n/a"]
 
 
 def test_a_result_that_was_lost_is_written_again(longtail, finished, tmp_path):

@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 
 from longtail.cli.arguments import parse
 from longtail.cli.experts import logits_with_experts, show_aggregation, show_assignment, show_experts
-from longtail.cli.output import percent, say, say_json, say_table
+from longtail.cli.output import of_classes, percent, say, say_json, say_table
 from longtail.config import read_config
 
 if TYPE_CHECKING:
@@ -106,9 +106,12 @@ def evaluate(arguments: Evaluate) -> dict[str, Any]:
         "distribution": arguments.distribution,
         "test_imbalance": 1.0 if arguments.distribution == "balanced" else arguments.test_imbalance,
         "expected_top1": expected_accuracy(scores["per_class"], prior),
-        "told": accuracy_given_prior(posterior, logits, targets, prior),
+        "told": dict.fromkeys(("prior", "match"))  # what is fitted on so few images says nothing
+        if gain is None
+        else accuracy_given_prior(posterior, logits, targets, prior),
         "class_counts": list(task.class_counts),
         "class_names": list(task.class_names),
+        "test_counts": np.bincount(targets, minlength=len(task.class_counts)).tolist(),
         **comparison,
     }
 
@@ -141,6 +144,9 @@ def _aggregated(run: Run, arguments: Evaluate) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any]) -> None:
+    from longtail.evaluation import shot_groups
+
+    groups = shot_groups(report["class_counts"], report["rule"])
     say(f"{report['method']} on {report['dataset']}, imbalance {report['imbalance']:g}, seed {report['seed']}")
     summary = Table(box=SIMPLE, show_header=False)
     names = {
@@ -154,22 +160,24 @@ def _show(report: dict[str, Any]) -> None:
         "ece": "calibration error",
     }
     for name, title in names.items():
-        summary.add_row(title, percent(report[name]))
+        told = of_classes(groups[name].tolist(), report["per_class"]) if name in groups else ""
+        summary.add_row(title, percent(report[name]), told)
     summary.add_row("the same, calibrated", percent(report["calibrated"]["ece"]))
     worst = report["worst_class"]
     summary.add_row("worst class", f"{worst['accuracy']:.1f} ({report['class_names'][worst['class']]})")
+    kind, prior = "mean over classes", "balanced"
     if report["distribution"] != "balanced":
-        title = f"top-1, {report['distribution']} test set, imbalance {report['test_imbalance']:g}"
-        summary.add_row(title, percent(report["expected_top1"]))
-    for name, how in (("prior", "told how frequent classes are"), ("match", "and with answers to match")):
-        summary.add_row(how, percent(report["told"][name]))
+        kind, prior = f"top-1, {report['distribution']} test set", "with its frequencies"
+        summary.add_row(f"{kind}, imbalance {report['test_imbalance']:g}", percent(report["expected_top1"]))
+    for name, how in (("prior", f"predict --prior {prior}"), ("match", "... and --match")):
+        summary.add_row(f"{kind}, {how}", percent(report["told"][name]))
     say_table(summary)
     classes = Table(box=SIMPLE)
-    for title in ("class", "training images", "accuracy"):
+    for title in ("class", "training images", "test images", "accuracy"):
         classes.add_column(title, justify="left" if title == "class" else "right")
-    rows = zip(report["class_names"], report["class_counts"], report["per_class"], strict=True)
-    for name, count, accuracy in rows:
-        classes.add_row(name, str(count), percent(accuracy))
+    columns = (report[name] for name in ("class_names", "class_counts", "test_counts", "per_class"))
+    for name, count, tests, accuracy in zip(*columns, strict=True):
+        classes.add_row(name, str(count), str(tests), percent(accuracy))
     say_table(classes)
     if "experts" in report:
         show_experts(report["experts"], report["class_names"])

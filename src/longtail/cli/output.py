@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -48,6 +49,12 @@ def say_table(table: Table) -> None:
 def percent(value: float | None) -> str:
     """Return a percentage for people: one digit, n/a where there is none."""
     return "n/a" if value is None else f"{value:.1f}"
+
+
+def of_classes(group: Sequence[int], accuracies: Sequence[float | None]) -> str:
+    """Return how many classes a group has and, where some have no test images, how many its accuracy speaks of."""
+    size, tested = len(group), sum(accuracies[k] is not None for k in group)
+    return (f"{tested} of " if tested < size else "") + f"{size} class" + ("" if size == 1 else "es")
 
 
 def fail(error: BaseException, *, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from longtail.cli import early
 from longtail.cli.arguments import flags, parse_open
-from longtail.cli.output import note, percent, say, say_json, say_table
+from longtail.cli.output import note, of_classes, percent, say, say_json, say_table
 from longtail.cli.progress import shown
 from longtail.cli.setup import Setup, Unset, check_data, check_place
 from longtail.config import CONFIG_NAME, RunConfig, read_config, resume_command
@@ -205,14 +205,8 @@ def _show(result: Run) -> None:
     groups = shot_groups(metrics["class_counts"])
     table = Table(box=SIMPLE, show_header=False)
     for name, title in SCORES.items():
-        told = "all test images" if name not in groups else _classes(groups[name].tolist(), metrics["per_class"])
+        told = "all test images" if name not in groups else of_classes(groups[name].tolist(), metrics["per_class"])
         table.add_row(title, percent(metrics[name]), told)
     say_table(table)
     say(f"run   {result.path}")
     say(f"next  longtail evaluate {shlex.quote(str(result.path))}")
-
-
-def _classes(group: Sequence[int], accuracies: Sequence[float | None]) -> str:
-    """Return how many classes a group has and, where some have no test images, how many its accuracy speaks of."""
-    size, tested = len(group), sum(accuracies[k] is not None for k in group)
-    return (f"{tested} of " if tested < size else "") + f"{size} class" + ("" if size == 1 else "es")
