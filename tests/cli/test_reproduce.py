@@ -45,7 +45,21 @@ def test_dry_run_of_a_published_table(longtail):
         "reproduce", "deck-003-cifar100", "--dry-run", "--no-measure", "--seeds", "1", "--imbalance", "50"
     )
     assert "cifar100-if50-crt+h2t-published-s0" in people.out
+    assert "run folder" in people.out
+    assert "time" not in people.out
     assert not Path("runs").exists()
+
+
+def test_dry_run_without_the_data_says_a_shared_reason_once(longtail, monkeypatch, tmp_path):
+    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "nowhere"))
+    said = longtail("reproduce", "deck-003-imagenet-lt", "--dry-run", "--no-measure", "--methods", "ce+cmo,ride,reslt")
+    assert said.status == 0
+    assert said.out.count("no ImageNet_LT_train.txt in") == 1
+    (line,) = (line for line in said.out.splitlines() if "no ImageNet_LT_train.txt in" in line)
+    assert line.startswith("not run, 3 rows: imagenet-lt: ")
+    assert line.endswith(": CE+CMO* (Park et al. 2022), RIDE (Wang et al. 2021b), ResLT (Cui et al. 2023)")
+    assert "run folder" not in said.out
+    assert "0 runs, 0 done" in said.out
 
 
 def test_dry_run_measures(longtail, words):

@@ -49,15 +49,24 @@ def remarks(reproduction: Reproduction) -> list[str]:
 
 
 def notes(reproduction: Reproduction) -> list[str]:
-    """Return the notes on rows, and why rows have no runs."""
+    """Return the notes on rows, and why rows have no runs; a reason that rows share is told once, with their names."""
     lines = []
+    without: dict[str, dict[str, None]] = {}
     for row, cells in reproduction.rows():
-        reasons = dict.fromkeys(c.reason for c in cells.values() if c.reason)
+        for comparison in cells.values():
+            if comparison.reason:
+                without.setdefault(comparison.reason, {})[row.label] = None
         lengths = dict.fromkeys(length for c in cells.values() if (length := _other_length(c)))
-        told = [*([row.note] if row.note else []), *lengths, *(f"not run: {reason}" for reason in reasons)]
+        told = [*([row.note] if row.note else []), *lengths]
         if told:
             lines.append(f"{row.label}: {'; '.join(told)}")
-    return lines
+    return lines + [_not_run(reason, list(labels)) for reason, labels in without.items()]
+
+
+def _not_run(reason: str, labels: Sequence[str]) -> str:
+    if len(labels) == 1:
+        return f"{labels[0]}: not run: {reason}"
+    return f"not run, {len(labels)} rows: {reason}: {', '.join(labels)}"
 
 
 def _other_length(comparison: Comparison) -> str:

@@ -211,7 +211,9 @@ def _show_plan(arguments: Reproduce, reproduction: Reproduction) -> None:
         say_json(_plan_as_plain(reproduction, seconds))
         return
     shown = RichTable(box=SIMPLE)
-    for column in ("data", "method", "seed", "epochs", "run folder", "time"):
+    timed = seconds or any(cell.finished for cell in reproduction.cells)  # the column also says which are done
+    titles = ("data", "method", "seed", "epochs", "run folder", *(("time",) if timed else ()))
+    for column in titles:
         shown.add_column(column, no_wrap=True, justify="right" if column in ("seed", "epochs", "time") else "left")
     for cell in reproduction.cells:
         config = cell.config
@@ -219,8 +221,10 @@ def _show_plan(arguments: Reproduce, reproduction: Reproduction) -> None:
         options = " ".join(f"{key}={value}" for key, value in config.options.items())
         name = f"{config.method} {options}".strip()
         place = f"{config.dataset} IF {config.imbalance:g}"
-        shown.add_row(place, name, str(config.seed), str(sum(cell.stage_epochs)), cell.folder.name, left)
-    say_table(shown)
+        row = (place, name, str(config.seed), str(sum(cell.stage_epochs)), cell.folder.name, left)
+        shown.add_row(*row[: len(titles)])
+    if reproduction.cells:
+        say_table(shown)
     for line in render.notes(reproduction):
         say(line)
     done = sum(cell.finished for cell in reproduction.cells)
