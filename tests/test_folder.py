@@ -108,13 +108,17 @@ def test_results_that_cannot_be_written_are_told_and_written_on_resume(name, dig
     assert longtail.train(digits, "ce", resume=True, **run).metrics["epochs"] == 3
 
 
+def interrupt(descriptor):
+    raise KeyboardInterrupt
+
+
 def test_a_result_that_is_written_again_appears_whole_or_not_at_all(digits, plain_run, tmp_path, monkeypatch):
     """The run counts as finished by then, so that nobody would write half a model once more."""
     run = {"out": tmp_path / "run", **plain_run}
     trained = longtail.train(digits, "ce", **run)
     (tmp_path / "run" / folder.MODEL_NAME).unlink()
     with monkeypatch.context() as killed:
-        killed.setattr(files.os, "fsync", lambda descriptor: os.kill(os.getpid(), signal.SIGINT))
+        killed.setattr(files.os, "fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
             folder.RunFolder(tmp_path / "run").write_results({"x": torch.zeros(2)}, {}, trained.metrics)
     assert not (tmp_path / "run" / folder.MODEL_NAME).exists()

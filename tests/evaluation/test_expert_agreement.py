@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longtail.evaluation import expert_agreement, expert_assignment, experts_used, metrics
+from longtail.evaluation import answering_expert, expert_agreement, expert_assignment, experts_used, metrics
 
 
 def one_hot(predictions, classes=6):
@@ -145,3 +145,11 @@ def test_what_is_no_assignment_is_refused():
     diverged = np.full_like(logits, np.nan)
     with pytest.raises(ValueError, match="diverged"):
         expert_assignment(diverged, targets, diverged[0], [1, 2, 3])
+
+
+def test_the_expert_who_answers_alone_is_found_and_routers_are_no_such():
+    logits = np.random.default_rng(0).normal(size=(2, 5, 3))
+    assert answering_expert(logits, logits[1]) == 1
+    assert answering_expert(logits, logits.mean(0)) is None
+    logits[1] = np.nan  # all images stopped at the first
+    assert answering_expert(logits, logits[0]) is None

@@ -62,7 +62,7 @@ CONTRACT = [
 @pytest.fixture
 def digits(digits, request):
     """The digits of all tests; with a development set held out for a row with a part that needs one."""
-    name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
+    name = request.node.callspec.params.get("name", "ce") if hasattr(request.node, "callspec") else "ce"
     return datasets.load("digits", dev_per_class=5) if methods.needs_dev(name) else digits
 
 

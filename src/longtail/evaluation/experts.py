@@ -78,10 +78,13 @@ def expert_agreement(
 def answering_expert(expert_logits: ArrayLike, logits: ArrayLike) -> int | None:
     """Return the 0-based expert, of expert logits (E, N, C), whose logits are the answer (N, C); None: no single one.
 
-    Heads that learn from different targets are no ensemble: the run answers by one of them.
+    Heads that learn from different targets are no ensemble: the run answers by one of them. Where routers left experts
+    out (NaN), they are one, even if all images stop at the first.
     """
-    answer = np.asarray(logits)
-    return next((k for k, each in enumerate(np.asarray(expert_logits)) if np.array_equal(each, answer)), None)
+    scores, answer = np.asarray(expert_logits), np.asarray(logits)
+    if np.isnan(scores).any():
+        return None
+    return next((k for k, each in enumerate(scores) if np.array_equal(each, answer)), None)
 
 
 def experts_used(expert_logits: ArrayLike) -> NDArray[np.int64]:
