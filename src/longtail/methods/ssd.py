@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -207,14 +207,9 @@ def ssd(
         raise UsageError(
             f"row {row!r} of ssd has no student, so a teacher has nobody to teach", fix="leave --teacher out"
         )
-    learns = context.teacher is None and row != "plain"
     chosen = task or usual_task(context)
-    scales = row == "IV-LWS" or (learns and row != "I")
-    heard = {"task": learns, "form": learns and chosen == "instance"}
-    heard |= dict.fromkeys(("stage2_epochs", "stage2_lr", "cached"), scales)
     given = {"task": task, "form": form, "stage2_epochs": stage2_epochs, "stage2_lr": stage2_lr, "cached": cached}
-    if idle := [name for name, value in given.items() if value is not None and not heard[name]]:
-        _refuse_idle(idle[0], row, taught=context.teacher is not None)
+    _refuse_idle([name for name, value in given.items() if value is not None], context, row, chosen)
     if row == "plain":
         return ce(context)
 
@@ -244,13 +239,19 @@ def ssd(
     return Recipe(tuple(stages), network, PickHead("hard" if row == "III-hard" else "soft"))
 
 
-def _refuse_idle(option: str, row: Row, *, taught: bool) -> None:
+def _refuse_idle(given: Sequence[str], context: Context, row: Row, task: SelfTask) -> None:
     """Raise UsageError for an option of a phase that the recipe does not have."""
-    name = option.replace("_", "-")
-    if option == "form":
+    learns = context.teacher is None and row != "plain"
+    scales = row == "IV-LWS" or (learns and row != "I")
+    heard = {"task": learns, "form": learns and task == "instance"}
+    idle = [option for option in given if not heard.get(option, scales)]
+    if not idle:
+        return
+    name = idle[0].replace("_", "-")
+    if name == "form":
         raise UsageError("form is of the task 'instance', which this recipe does not have", fix="add --task instance")
-    why = "with a teacher given" if taught else f"in row {row!r}"
-    raise UsageError(f"{option} changes nothing {why} of ssd: no phase trains by it", fix=f"leave --{name} out")
+    why = f"in row {row!r}" if context.teacher is None else "with a teacher given"
+    raise UsageError(f"{idle[0]} changes nothing {why} of ssd: no phase trains by it", fix=f"leave --{name} out")
 
 
 def _features(context: Context, task: SelfTask, form: Form) -> Stage:
