@@ -80,6 +80,10 @@ def answering_expert(expert_logits: ArrayLike, logits: ArrayLike) -> int | None:
 
     Heads that learn from different targets are no ensemble: the run answers by one of them. Where routers left experts
     out (NaN), they are one, even if all images stop at the first.
+
+    Args:
+        expert_logits: Class scores of each expert, (E, N, C).
+        logits: Class scores of the answer, (N, C).
     """
     scores, answer = np.asarray(expert_logits), np.asarray(logits)
     if np.isnan(scores).any():
